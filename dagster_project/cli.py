@@ -1,0 +1,124 @@
+"""The `chargeback` command.
+
+Exit codes: 0 it worked, 1 it ran and something is wrong (the message says what), 2 it could not run
+(wrong usage, configuration or environment).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dagster_project import pipeline, settings, sources
+from dagster_project.days import Days
+from dagster_project.errors import ChargebackError
+from dagster_project.lake import Lake
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Who caused the AI bill, and for what? Every breakdown sums exactly to the bill.",
+)
+out = Console()
+err = Console(stderr=True, highlight=False)
+
+Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
+
+
+@app.command()
+def run(
+    first: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from",
+            formats=["%Y-%m-%d"],
+            help="First UTC day; each source's own look-back if left out.",
+        ),
+    ] = None,
+    last: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day; today if left out."),
+    ] = None,
+) -> None:
+    """Pull the days of every source, then build, check and publish the warehouse.
+
+    The runs are recorded in the deployment's Dagster instance and show in its UI. A source that fails
+    keeps its old data; the others go on, and the exit code is 1.
+    """
+    today = datetime.now(UTC).date()
+    end = last.date() if last else today
+    if first and first.date() > end:
+        raise typer.BadParameter(f"{first.date()} is after {end}", param_hint="--from")
+    if end > today:
+        raise typer.BadParameter(f"{end} has not begun yet (today is {today}, UTC)", param_hint="--to")
+    with err.status("loading the pipeline") as status:
+        steps = pipeline.run(
+            Days(first.date(), end) if first else None,
+            end,
+            lambda name: status.update(f"running: {name}"),
+        )
+    for step in steps:
+        out.print(f"[green]✓[/green] {step.name}  [dim]run {step.run_id}[/dim]")
+    out.print(f"published {Lake.of_environment().published}", soft_wrap=True)
+
+
+@app.command("sources")
+def list_sources() -> None:
+    """List the configured sources with their last good day."""
+    configured = sources.configured()
+    if not configured:
+        out.print(f"{settings.sources_file()} has no sources yet; add an entry.", soft_wrap=True)
+        return
+    lake = Lake.of_environment()
+    table = Table("source", "type", "records", "since", "last good day", "days missing before it")
+    for source in configured.values():
+        loaded = set.intersection(
+            *(set(lake.days_of(kind, source.name)) for kind in source.module.KINDS)
+        )
+        last = max(loaded, default=None)
+        missing = (
+            len([day for day in Days(source.entry.start_date, last) if day not in loaded])
+            if last and last >= source.entry.start_date
+            else 0
+        )
+        table.add_row(
+            source.name,
+            source.entry.type,
+            ", ".join(source.module.KINDS),
+            str(source.entry.start_date),
+            str(last) if last else "never",
+            str(missing) if last else "",
+        )
+    out.print(table)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI on this machine.")] = 3000,
+) -> None:
+    """Open the Dagster UI and daemon on this deployment; stop it with Ctrl-C."""
+    lake = Lake.of_environment()
+    pipeline.instance(lake).dispose()
+    os.environ["DAGSTER_HOME"] = str(lake.dagster_home)
+    os.environ["CHARGEBACK_HOME"] = str(lake.home)
+    os.chdir(settings.CHECKOUT)
+    os.execv(
+        sys.executable,
+        [sys.executable, "-m", "dagster_dg_cli.cli", "dev", "--port", str(port)],
+    )
+
+
+def main() -> None:
+    """Run the command; an error is one readable paragraph and an exit code, never a traceback."""
+    try:
+        app()
+    except ChargebackError as error:
+        err.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        sys.exit(error.exit_code)

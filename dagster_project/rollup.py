@@ -1,0 +1,107 @@
+"""Usage and requests by the hour, in long form: one row per hour, identity, tags, model and meter.
+
+A day of ten million requests becomes some hundred thousand rows, and everything after this prices,
+matches and owns those. Only `active_tags` survive; the others stay on the request records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from dagster_project.rates import CONTEXT_BANDS
+from dagster_project.records import METERS, Kind
+
+KINDS: tuple[Kind, ...] = ("usage", "request")
+"""The kinds that are rolled up; charges are few and each stays a line of its own."""
+
+DIMENSIONS = (
+    "usage_date",
+    "source",
+    "provider",
+    "account_id",
+    "provider_project_id",
+    "provider_project_name",
+    "api_key_id",
+    "api_key_name",
+    "principal_id",
+    "principal_name",
+    "gateway_key_id",
+    "gateway_key_name",
+    "gateway_team",
+    "gateway_user",
+    "operation",
+    "model",
+    "service_tier",
+    "context_tier",
+    "region",
+)
+
+
+def write(
+    connection: duckdb.DuckDBPyConnection, records: Path, active_tags: Sequence[str], target: Path
+) -> None:
+    """Roll the usage or request records in the Parquet file `records` up into the Parquet file `target`.
+
+    Columns: DIMENSIONS, `started_hour`, `tags`, `context_above_tokens` (the greatest of
+    rates.CONTEXT_BANDS that the request's context exceeds, 0 below all, null where nobody knows),
+    `is_billable`, `meter`, `quantity`, and `reported_cost` (USD, on each group's `requests` row only).
+
+    A request is billable when it can be on the provider's bill: not a cache hit of the gateway, and
+    not an error, unless the gateway saw a cost (an answer cut off in the middle is billed).
+    """
+    connection.execute(f"create temp table rolled as {_rolled(records, active_tags)}")
+    try:
+        connection.execute(
+            f"copy ({_long(active_tags)}) to '{target}' (format parquet, compression zstd)"
+        )
+    finally:
+        connection.execute("drop table rolled")
+
+
+def _rolled(records: Path, active_tags: Sequence[str]) -> str:
+    # Grouping by a list of the active tags' values is three times as fast as by a filtered map.
+    values = ", ".join(f"tags[{_text(key)}]" for key in active_tags)
+    bands = " ".join(
+        f"when context_tokens > {band} then {band}" for band in sorted(CONTEXT_BANDS, reverse=True)
+    )
+    return f"""
+select
+  {", ".join(DIMENSIONS)},
+  date_trunc('hour', started_at) as started_hour,
+  [{values}]::varchar[] as tag_values,
+  case {bands} when context_tokens is not null then 0 end as context_above_tokens,
+  not coalesce(is_cache_hit, false)
+    and (coalesce(status, 'ok') <> 'error' or coalesce(reported_cost, 0) > 0) as is_billable,
+  {", ".join(f"sum({meter.column}) as {meter.column}" for meter in METERS)},
+  list(other_meters) filter (cardinality(other_meters) > 0) as other_meters,
+  sum(reported_cost) as reported_cost
+from read_parquet('{records}')
+group by all"""
+
+
+def _long(active_tags: Sequence[str]) -> str:
+    keys = f"[{', '.join(map(_text, active_tags))}]::varchar[]"
+    group = f"""{", ".join(DIMENSIONS)}, started_hour,
+  map_from_entries(list_filter(list_zip({keys}, tag_values), lambda tag: tag[2] is not null)) as tags,
+  context_above_tokens, is_billable"""
+    columns = "\nunion all\n".join(
+        f"""select {group}, '{meter.name}' as meter, {meter.column}::decimal(38,12) as quantity,
+  {"reported_cost" if meter.name == "requests" else "null::decimal(38,12)"} as reported_cost
+from rolled where {meter.column} is not null"""
+        for meter in METERS
+    )
+    return f"""{columns}
+union all
+select {group}, entry.key, sum(entry.value)::decimal(38,12), null::decimal(38,12)
+from (
+  select *, unnest(flatten(list_transform(other_meters, lambda meters: map_entries(meters)))) as entry
+  from rolled where other_meters is not null
+)
+group by all"""
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

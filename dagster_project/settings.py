@@ -1,0 +1,235 @@
+"""A deployment's configuration: three environment variables and `sources.yaml`, typed and validated.
+
+Every mistake in the file is told at once, with the entry and the field. Secrets are never in the
+file: a field that holds one is a reference to an environment variable, read when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from dagster_project.errors import ConfigError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+DEFAULT_ACTIVE_TAGS = (
+    "service",
+    "feature",
+    "team",
+    "project",
+    "environment",
+    "customer",
+    "experiment",
+    "variant",
+    "user_tier",
+)
+
+
+def home() -> Path:
+    """`CHARGEBACK_HOME`: lake, raw pages, build file and the published warehouse."""
+    return Path(os.environ.get("CHARGEBACK_HOME") or CHECKOUT / "data").absolute()
+
+
+def sources_file() -> Path:
+    """`CHARGEBACK_SOURCES`: which sources this deployment pulls."""
+    default = CHECKOUT / "dagster_project" / "sources.yaml"
+    return Path(os.environ.get("CHARGEBACK_SOURCES") or default).absolute()
+
+
+def ownership_folder() -> Path:
+    """`CHARGEBACK_OWNERSHIP`: the folder of the ownership map."""
+    return Path(os.environ.get("CHARGEBACK_OWNERSHIP") or CHECKOUT / "ownership_maps").absolute()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A reference `${NAME}` to an environment variable; its value never shows in repr or errors."""
+
+    variable: str
+
+    def value(self, source: str) -> str:
+        """The secret itself. Raises ConfigError when the variable is not set."""
+        found = os.environ.get(self.variable)
+        if not found:
+            raise ConfigError(
+                f"source `{source}`",
+                [f"the environment variable {self.variable} is not set; export it and run again"],
+            )
+        return found
+
+
+def _secret(raw: Any) -> Secret:
+    reference = re.fullmatch(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", raw) if isinstance(raw, str) else None
+    if isinstance(raw, Secret):
+        return raw
+    if reference is None:
+        # The value is not repeated: it may be the secret itself.
+        raise ValueError("a secret is written as ${ENVIRONMENT_VARIABLE}, never in this file")
+    return Secret(reference[1])
+
+
+SecretReference = Annotated[Secret, BeforeValidator(_secret)]
+
+
+def _expanded(raw: Any) -> Any:
+    """`${NAME}` in paths and addresses is replaced from the environment when the file is read."""
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise ValueError(f"the environment variable {match[1]} is not set")
+        return found
+
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", value, raw) if isinstance(raw, str) else raw
+
+
+Text = Annotated[str, BeforeValidator(_expanded)]
+"""A plain setting in which `${NAME}` may stand for an environment variable that is no secret."""
+
+
+class Strict(BaseModel):
+    """A piece of configuration: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Entry(Strict):
+    """What every entry of sources.yaml has. A source module's own `Entry` adds its fields."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    type: str
+    start_date: date
+    restates_days: int | None = Field(default=None, ge=1)
+    """How many of the last days each daily run pulls again; the module's own figure when unset."""
+
+    provider: ClassVar[str | None] = None
+    """Who bills what this source reports; None for a gateway."""
+
+
+class ProviderEntry(Entry):
+    """An account at a provider, pulled with an administrator's key over HTTP."""
+
+    base_url: Text
+    api_key: SecretReference
+    account: str | None = None
+    """The organisation's name in our tables; the entry's name when unset."""
+    timeout_seconds: float = Field(default=60, gt=0)
+    max_attempts: int = Field(default=6, ge=1)
+
+    @property
+    def account_id(self) -> str:
+        return self.account or self.name
+
+
+class Route(Strict):
+    """Which provider identity a gateway's traffic uses: all conditions given must hold.
+
+    `model` and `deployment` may be globs. A route with more conditions wins.
+    """
+
+    provider: str
+    model: str | None = None
+    deployment: str | None = None
+    account: str | None = None
+    provider_project: str | None = None
+    api_key: str | None = None
+
+
+class GatewayEntry(Entry):
+    """A gateway whose request log is read, from files or from a database."""
+
+    routes: tuple[Route, ...] = ()
+    tag_aliases: dict[str, str] = {}
+    """Tag keys of this gateway's callers, and the well-known keys that they mean."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`sources.yaml`, validated. Made by `load`."""
+
+    entries: Mapping[str, Entry]
+    active_tags: tuple[str, ...]
+
+
+class _Document(Strict):
+    sources: dict[str, dict[str, Any]]
+    active_tags: tuple[str, ...] = DEFAULT_ACTIVE_TAGS
+
+
+def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
+    """Read sources.yaml. `entry_types` says which model each `type` has.
+
+    Raises ConfigError with every mistake, each naming its entry and field.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            str(path), ["there is no such file; set CHARGEBACK_SOURCES to your sources.yaml"]
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"not readable as YAML: {error}"]) from None
+    try:
+        top = _Document.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(str(path), _readable(error)) from None
+
+    entries: dict[str, Entry] = {}
+    problems: list[str] = []
+    for name, fields in top.sources.items():
+        kind = fields.get("type", name)
+        if kind not in entry_types:
+            known = ", ".join(sorted(entry_types))
+            problems.append(f"{name}: there is no source type `{kind}`; the types are {known}")
+            continue
+        try:
+            entries[name] = entry_types[kind].model_validate({**fields, "name": name, "type": kind})
+        except ValidationError as error:
+            problems.extend(f"{name}: {problem}" for problem in _readable(error))
+    if not problems:
+        try:
+            entries = {name: _with_accounts(entry, entries) for name, entry in entries.items()}
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(str(path), problems)
+    return Settings(entries, top.active_tags)
+
+
+def _with_accounts(entry: Entry, entries: Mapping[str, Entry]) -> Entry:
+    """A route that names no account means the only configured account of its provider."""
+    if not isinstance(entry, GatewayEntry):
+        return entry
+    routes = []
+    for route in entry.routes:
+        accounts = [
+            other.account_id
+            for other in entries.values()
+            if isinstance(other, ProviderEntry) and other.provider == route.provider
+        ]
+        if route.account is None and len(accounts) > 1:
+            raise ValueError(
+                f"{entry.name}: routes: {route.provider} has the accounts {', '.join(accounts)}; "
+                "say which with `account:`"
+            )
+        routes.append(
+            route if route.account or not accounts else route.model_copy(update={"account": accounts[0]})
+        )
+    return entry.model_copy(update={"routes": tuple(routes)})
+
+
+def _readable(error: ValidationError) -> list[str]:
+    """Each mistake as `field: what is wrong`; the offending value is left out, it may be a secret."""
+    return [
+        f"{'.'.join(str(part) for part in mistake['loc']) or 'file'}: {mistake['msg']}"
+        for mistake in error.errors(include_input=False, include_url=False)
+    ]

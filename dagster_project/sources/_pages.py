@@ -1,0 +1,40 @@
+"""Pages of a provider's API, kept as they came: what was asked, and the text of the answer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+FILE = "pages.ndjson.gz"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer. `endpoint` and `params` say what was asked; never a header, so never a secret."""
+
+    endpoint: str
+    params: tuple[tuple[str, str], ...]
+    body: str
+
+    def json(self) -> Any:
+        """The body; every number with a fraction is a Decimal made from its text."""
+        return json.loads(self.body, parse_float=Decimal)
+
+
+def write(pages: Iterable[Page], raw: Path) -> None:
+    with gzip.open(raw / FILE, "wt", encoding="utf-8", compresslevel=1) as file:
+        for page in pages:
+            line = {"endpoint": page.endpoint, "params": page.params, "body": page.body}
+            file.write(json.dumps(line) + "\n")
+
+
+def read(raw: Path) -> Iterator[Page]:
+    with gzip.open(raw / FILE, "rt", encoding="utf-8") as file:
+        for line in file:
+            page = json.loads(line)
+            yield Page(page["endpoint"], tuple(map(tuple, page["params"])), page["body"])

@@ -1,0 +1,107 @@
+"""Around dbt: the tables of the lake that it reads, and the file that users query.
+
+dbt builds in a private file. When its tests have passed, a copy replaces the published file in one
+rename: a running query keeps the old file, and nobody ever sees a half-built one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import duckdb
+import polars as pl
+
+from dagster_project import rollup
+from dagster_project.ingest import empty_records
+from dagster_project.lake import Lake, replace_file
+from dagster_project.records import KINDS, METERS
+
+EMPTY = "_empty"
+"""A source folder with one file without rows, so that a kind that nobody yields is still a table."""
+
+
+def prepare(lake: Lake, active_tags: Sequence[str]) -> None:
+    """Write the small tables that dbt reads beside the records: meters, active tags, empty kinds."""
+    write_tables(
+        lake,
+        {
+            "meters": pl.DataFrame(
+                [(meter.name, meter.unit) for meter in METERS],
+                schema={"meter": pl.String, "unit": pl.String},
+                orient="row",
+            ),
+            "active_tags": pl.DataFrame({"tag_key": list(active_tags)}, schema={"tag_key": pl.String}),
+        },
+    )
+    with lake.scratch() as scratch, duckdb.connect() as connection:
+        for kind in KINDS:
+            records = scratch / f"{kind}.parquet"
+            empty_records(connection, records)
+            if kind in rollup.KINDS:
+                rolled = scratch / f"{kind}-rollup.parquet"
+                rollup.write(connection, records, active_tags, rolled)
+                replace_file(rolled, lake.root / "rollups" / kind / EMPTY / "none.parquet")
+            replace_file(records, lake.root / "records" / kind / EMPTY / "none.parquet")
+    lake.build.parent.mkdir(parents=True, exist_ok=True)
+
+
+def write_tables(lake: Lake, tables: Mapping[str, pl.DataFrame]) -> None:
+    """Replace whole tables of the lake."""
+    with lake.scratch() as scratch:
+        for name, frame in tables.items():
+            file = scratch / f"{name}.parquet"
+            frame.write_parquet(file)
+            replace_file(file, lake.table(name))
+
+
+def models_seen(lake: Lake) -> list[tuple[str, str]]:
+    """Every (provider, model) that the lake's records name, for the rate card."""
+    rollups = f"{lake.root}/rollups/*/*/*.parquet"
+    charges = f"{lake.root}/records/charge/*/*.parquet"
+    with duckdb.connect() as connection:
+        return connection.sql(
+            f"""select distinct provider, model from read_parquet('{rollups}', union_by_name = true)
+            where model is not null
+            union
+            select distinct provider, model from read_parquet('{charges}', union_by_name = true)
+            where model is not null
+            order by all"""
+        ).fetchall()
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the published file holds: rows per mart, and the sums of the reconciliation, in USD."""
+
+    rows: Mapping[str, int]
+    billed: Decimal
+    attributed: Decimal
+    difference: Decimal
+
+
+def publish(lake: Lake) -> Published:
+    """Replace the published warehouse by the build file. Readers are never disturbed."""
+    with duckdb.connect(str(lake.build)) as build:
+        build.execute("checkpoint")
+        marts = build.sql(
+            "select table_name from information_schema.tables where table_schema = 'main' order by all"
+        ).fetchall()
+        rows = {
+            name: build.sql(f'select count(*) from main."{name}"').fetchall()[0][0] for (name,) in marts
+        }
+        sums = build.sql(
+            "select coalesce(sum(billed_usd), 0), coalesce(sum(attributed_usd), 0), "
+            "coalesce(sum(difference_usd), 0) from reconciliation_daily"
+        ).fetchall()[0]
+    with lake.scratch() as scratch:
+        copy = scratch / "warehouse.duckdb"
+        shutil.copyfile(lake.build, copy)
+        copy.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
+        # A log that somebody's writing session left beside the old file does not belong to the new one.
+        lake.published.with_name("warehouse.duckdb.wal").unlink(missing_ok=True)
+        replace_file(copy, lake.published)
+    return Published(rows, *sums)

@@ -1,0 +1,28 @@
+{# A context band above every threshold: what a bill or usage report means by "long". #}
+{% macro any_long_context() -%} 9223372036854775806 {%- endmacro %}
+
+{# Whether a UTC hour lies in a window of times of day, which may cross midnight. #}
+{% macro within_time_of_day(hour, from_time, to_time) -%}
+    case
+        when {{ from_time }} < {{ to_time }}
+            then {{ hour }} >= extract(hour from {{ from_time }}) and {{ hour }} < extract(hour from {{ to_time }})
+        else {{ hour }} >= extract(hour from {{ from_time }}) or {{ hour }} < extract(hour from {{ to_time }})
+    end
+{%- endmacro %}
+
+{# Joins `prices` to rows with the columns of a priced coordinate. `hour` and `context` are expressions. #}
+{% macro on_price(rows, prices, hour, context) -%}
+    {{ rows }}.usage_date = {{ prices }}.usage_date
+    and {{ rows }}.provider = {{ prices }}.provider
+    and {{ rows }}.account_id is not distinct from {{ prices }}.account_id
+    and {{ rows }}.model_key is not distinct from {{ prices }}.model_key
+    and {{ rows }}.meter = {{ prices }}.meter
+    and {{ rows }}.service_tier is not distinct from {{ prices }}.service_tier
+    and {{ context }} = {{ prices }}.context_above_tokens
+    and {{ hour }} is not distinct from {{ prices }}.started_hour
+{%- endmacro %}
+
+{# Quantity times price, in USD: exact products, rounded once to twelve decimals. #}
+{% macro rated(quantity, usd_per_unit) -%}
+    ({{ quantity }}::decimal(18, 3) * {{ usd_per_unit }})::decimal(38, 12)
+{%- endmacro %}

@@ -1,0 +1,108 @@
+-- One row per cell and part of it: each group of requests that went through it, and what no gateway has seen.
+-- Requests that add up to more than the cell take all of it in proportion; the excess is never cost.
+-- Weights are rated cost where everything has a price, else quantity; `quantity_*` weights divide the cell's quantity.
+with went_through as (
+    select
+        cells.cell_id,
+        requests.request_group_id,
+        matched.match_level,
+        {{ money_weight("requests.rated_cost") }} * matched.share_weight // matched.share_total as money_weight,
+        {{ quantity_weight("requests.quantity") }} * matched.share_weight // matched.share_total as quantity_weight
+    from {{ ref("int_requests_matched") }} as matched
+    inner join {{ ref("int_cells_rated") }} as cells
+        on matched.cell_id = cells.whole_cell_id
+        and (
+            cells.context_tier is null
+            or cells.context_tier = matched.context_tier
+            or matched.match_level in ('without context tier', 'without service tier')
+        )
+    inner join {{ ref("int_requests_rated") }} as requests
+        on matched.coordinate_id = requests.coordinate_id
+    where requests.quantity > 0
+),
+
+seen as (
+    select
+        cell_id,
+        count(*) = count(money_weight) as is_all_priced,
+        sum(money_weight) as money_weight,
+        sum(quantity_weight) as quantity_weight
+    from went_through
+    group by all
+),
+
+-- A line beside the usage (a credit, a fee) covers nothing itself: it follows the requests that it agrees with.
+bases as (
+    select
+        cells.cell_id,
+        coalesce(cells.rated_cost > 0 and seen.is_all_priced, false) as is_by_money,
+        case when cells.charge_category = 'usage' and cells.quantity is null then true else false end as is_by_bill,
+        case
+            when cells.charge_category <> 'usage' then 0
+            else coalesce({{ money_weight("cells.rated_cost") }}, {{ money_weight("abs(cells.billed_cost)") }}, 0)
+        end as money_weight,
+        case
+            when cells.charge_category <> 'usage' then 0
+            else coalesce({{ quantity_weight("cells.quantity") }}, 0)
+        end as quantity_weight,
+        seen.money_weight as seen_money_weight,
+        seen.quantity_weight as seen_quantity_weight,
+        cells.charge_category <> 'usage' and coalesce(seen.is_all_priced, false) as is_beside_usage
+    from {{ ref("int_cells_rated") }} as cells
+    left join seen on cells.cell_id = seen.cell_id
+),
+
+parts as (
+    select
+        went_through.cell_id,
+        went_through.request_group_id,
+        went_through.match_level,
+        case
+            when bases.is_by_money or bases.is_beside_usage or bases.is_by_bill
+                then coalesce(went_through.money_weight, 0)
+            else went_through.quantity_weight
+        end as weight,
+        went_through.quantity_weight
+    from went_through
+    inner join bases on went_through.cell_id = bases.cell_id
+    union all
+    select
+        cell_id,
+        null as request_group_id,
+        null as match_level,
+        case
+            when is_by_money or is_beside_usage or is_by_bill
+                then greatest(money_weight - coalesce(seen_money_weight, 0), 0)
+            else greatest(quantity_weight - coalesce(seen_quantity_weight, 0), 0)
+        end as weight,
+        greatest(quantity_weight - coalesce(seen_quantity_weight, 0), 0) as quantity_weight
+    from bases
+),
+
+-- An empty part is left out; a cell of which nothing has weight stays whole, as unseen.
+kept as (
+    select
+        * replace (
+            case when sum(weight) over cell = 0 and request_group_id is null then 1 else weight end as weight,
+            case
+                when sum(quantity_weight) over cell = 0 and request_group_id is null then 1 else quantity_weight
+            end as quantity_weight
+        )
+    from parts
+    window cell as (partition by cell_id)
+)
+
+select
+    cell_id,
+    request_group_id,
+    match_level,
+    weight,
+    sum(weight) over (cell order by request_group_id nulls last rows unbounded preceding) as weight_upto,
+    sum(weight) over (cell) as weight_total,
+    quantity_weight,
+    sum(quantity_weight) over (cell order by request_group_id nulls last rows unbounded preceding)
+        as quantity_weight_upto,
+    sum(quantity_weight) over (cell) as quantity_weight_total
+from kept
+where weight > 0 or quantity_weight > 0
+window cell as (partition by cell_id)

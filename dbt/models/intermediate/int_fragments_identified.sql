@@ -1,0 +1,39 @@
+-- One row per fragment, with its gateway identity and tags, and the id of the identity that decides its owner.
+{% set tagged = "map_from_entries(list_filter(map_entries(requests.tags), lambda tag: list_contains(deciding.tag_keys, tag.key)))" %}
+with deciding as (
+    select
+        list(distinct tag_key) filter (where tag_key is not null) as tag_keys,
+        coalesce(bool_or(dimension = 'model'), false) as has_model,
+        coalesce(bool_or(dimension = 'line_item'), false) as has_line_item
+    from {{ source("lake", "ownership_conditions") }}
+),
+
+identified as (
+    select
+        fragments.*,
+        requests.gateway,
+        requests.gateway_key_id,
+        requests.gateway_key_name,
+        requests.gateway_team,
+        requests.gateway_user,
+        requests.tags,
+        -- only what some selector asks for, so that identities stay few
+        case when deciding.has_model then fragments.model end as deciding_model,
+        case when deciding.has_line_item then fragments.line_item end as deciding_line_item,
+        case when requests.tags is not null then {{ tagged }} end as deciding_tags
+    from {{ ref("int_fragments_cut") }} as fragments
+    cross join deciding
+    left join {{ ref("int_request_groups") }} as requests
+        on fragments.request_group_id = requests.request_group_id
+)
+
+select
+    identified.*,
+    md5(
+        {{ key_of(
+            ["provider", "account_id", "provider_project_id", "provider_project_name", "api_key_id", "api_key_name",
+             "principal_id", "principal_name", "gateway", "gateway_key_id", "gateway_key_name", "gateway_team",
+             "gateway_user", "deciding_model", "deciding_line_item", "deciding_tags"]
+        ) }}
+    ) as identity_id
+from identified

@@ -1,0 +1,67 @@
+-- One row per request coordinate and cell that it went through, with the share of the coordinate that counts for the
+-- cell. A coordinate is what requests and cells have in common: identity, model, tiers, meter.
+{% set levels = [
+    ("exact", ["provider_project_id", "api_key_id", "model", "meter", "service_tier", "context_tier"]),
+    ("catalogue model", ["provider_project_id", "api_key_id", "model_key", "meter", "service_tier", "context_tier"]),
+    ("without context tier", ["provider_project_id", "api_key_id", "model_key", "meter", "service_tier"]),
+    ("without service tier", ["provider_project_id", "api_key_id", "model_key", "meter"]),
+] %}
+with coordinates as (
+    select
+        coordinate_id as named_id,
+        usage_date,
+        provider,
+        account_id,
+        provider_project_id,
+        api_key_id,
+        model,
+        model_key,
+        meter,
+        service_tier,
+        context_tier,
+        sum(quantity) as quantity
+    from {{ ref("int_requests_rated") }}
+    group by all
+),
+
+matched as ({{ match_finest("coordinates", ref("int_cells_collected"), levels) }}),
+
+-- Cells that compete for the same requests share them by size; lines beside the usage (credits, fees) do not compete.
+weighted as (
+    select
+        matched.named_id as coordinate_id,
+        matched.cell_id,
+        matched.match_level,
+        cells.charge_category = 'usage' as is_usage,
+        cells.meter is not null as has_meter,
+        case
+            when cells.charge_category = 'usage'
+                then coalesce({{ quantity_weight("cells.quantity") }}, {{ money_weight("abs(cells.billed_cost)") }}, 1)
+        end as cell_weight
+    from matched
+    inner join {{ ref("int_cells_collected") }} as cells
+        on matched.cell_id = cells.cell_id
+),
+
+competing as (
+    select coordinate_id, is_usage, has_meter, sum(cell_weight) as weight_total
+    from weighted
+    group by all
+)
+
+-- The coordinate counts for the cell by share_weight / share_total.
+select
+    weighted.coordinate_id,
+    weighted.cell_id,
+    weighted.match_level,
+    coordinates.context_tier,
+    coordinates.quantity,
+    case when coalesce(competing.weight_total, 0) = 0 then 1 else weighted.cell_weight end as share_weight,
+    case when coalesce(competing.weight_total, 0) = 0 then 1 else competing.weight_total end as share_total
+from weighted
+inner join competing
+    on weighted.coordinate_id = competing.coordinate_id
+    and weighted.is_usage = competing.is_usage
+    and weighted.has_meter = competing.has_meter
+inner join coordinates
+    on weighted.coordinate_id = coordinates.named_id

@@ -1,0 +1,2 @@
+-- One row per UTC month and environment.
+{{ chargeback_by_month("environment") }}

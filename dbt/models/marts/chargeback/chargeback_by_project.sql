@@ -1,0 +1,2 @@
+-- One row per UTC month and project.
+{{ chargeback_by_month("project") }}

@@ -1,0 +1,2 @@
+-- One row per UTC month and team.
+{{ chargeback_by_month("team") }}

@@ -1,0 +1,33 @@
+-- One row per UTC hour, provider and gateway identity, tags, model, tier, context band and meter of the gateway logs.
+-- Only requests that can be on a bill; a meter that the gateway knows to be zero is a row with quantity 0.
+select
+    requests.usage_date,
+    extract(hour from requests.started_hour) as started_hour,
+    requests.source as gateway,
+
+    requests.provider,
+    requests.account_id,
+    requests.provider_project_id,
+    requests.api_key_id,
+
+    requests.gateway_key_id,
+    requests.gateway_key_name,
+    requests.gateway_team,
+    requests.gateway_user,
+    requests.tags,
+
+    requests.operation,
+    requests.model,
+    case when requests.model is not null then coalesce(models.model_key, lower(requests.model)) end as model_key,
+    requests.service_tier,
+    coalesce(requests.context_above_tokens, 0) as context_above_tokens,
+    requests.meter,
+    coalesce(meters.unit, 'units') as unit,
+    requests.quantity,
+    requests.reported_cost
+from {{ source("lake", "request_rollups") }} as requests
+left join {{ source("lake", "models") }} as models
+    on requests.provider = models.provider and requests.model = models.model
+left join {{ source("lake", "meters") }} as meters
+    on requests.meter = meters.meter
+where requests.is_billable
