@@ -1,9 +1,9 @@
 """The dbt models as assets, their tests as checks, and the publication of the result."""
 
-from __future__ import annotations
-
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,6 +18,8 @@ from dagster_project.lake import Lake
 os.environ.setdefault("CHARGEBACK_HOME", str(settings.home()))
 
 PROJECT = DbtProject(project_dir=settings.CHECKOUT / "dbt", profiles_dir=settings.CHECKOUT / "dbt")
+# The dbt of this environment, whether or not the environment is activated.
+DBT = DbtCliResource(project_dir=PROJECT, dbt_executable=str(Path(sys.executable).with_name("dbt")))
 
 _RECORDS_OF: Mapping[str, str] = {
     "charges": "charge",
@@ -74,7 +76,7 @@ def parse_dbt_project() -> None:
     ]
     newest = max(file.stat().st_mtime for file in inputs)
     if not PROJECT.manifest_path.exists() or PROJECT.manifest_path.stat().st_mtime < newest:
-        PROJECT.preparer.prepare(PROJECT)
+        DBT.cli(["parse"], target_path=PROJECT.project_dir / PROJECT.target_path).wait()
 
 
 parse_dbt_project()
@@ -153,5 +155,6 @@ def published_warehouse() -> dg.MaterializeResult:
     )
 
 
-dbt = DbtCliResource(project_dir=PROJECT)
-resources = dg.Definitions(resources={"dbt": dbt})
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.Definitions(assets=[dbt_build, published_warehouse], resources={"dbt": DBT})

@@ -1,7 +1,5 @@
 """What the warehouse knows beside the records: whose is what, and what it costs."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from dagster_project import ownership, rates, settings, sources, warehouse

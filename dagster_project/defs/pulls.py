@@ -1,7 +1,5 @@
 """One daily-partitioned asset per entry of sources.yaml: a pull of the provider or gateway into the lake."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import dagster as dg

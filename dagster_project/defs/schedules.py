@@ -1,7 +1,5 @@
 """When things run: every source once a day, and everything that follows from it by itself."""
 
-from __future__ import annotations
-
 from datetime import UTC
 
 import dagster as dg

@@ -26,3 +26,8 @@
 {% macro rated(quantity, usd_per_unit) -%}
     ({{ quantity }}::decimal(18, 3) * {{ usd_per_unit }})::decimal(38, 12)
 {%- endmacro %}
+
+{# Whether a value matches a glob in which only `*` is special. #}
+{% macro matches_glob(value, glob) -%}
+    {{ value }} like replace(replace(replace(replace({{ glob }}, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%') escape '\'
+{%- endmacro %}

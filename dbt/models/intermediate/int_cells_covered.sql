@@ -35,8 +35,8 @@ seen as (
 bases as (
     select
         cells.cell_id,
-        coalesce(cells.rated_cost > 0 and seen.is_all_priced, false) as is_by_money,
-        case when cells.charge_category = 'usage' and cells.quantity is null then true else false end as is_by_bill,
+        coalesce(cells.rated_cost > 0 and coalesce(seen.is_all_priced, true), false) as is_by_money,
+        coalesce(cells.charge_category = 'usage' and cells.quantity is null, false) as is_by_bill,
         case
             when cells.charge_category <> 'usage' then 0
             else coalesce({{ money_weight("cells.rated_cost") }}, {{ money_weight("abs(cells.billed_cost)") }}, 0)

@@ -95,7 +95,8 @@ carrying as (
     select
         payments.*,
         cells.quantity as cell_quantity,
-        case when is_billing_meter then {{ money_weight("abs(coalesce(amount, 0))") }} else 0 end as carried
+        case when payments.is_billing_meter then {{ money_weight("abs(coalesce(payments.amount, 0))") }} else 0 end
+            as carried
     from payments
     inner join {{ ref("int_cells_rated") }} as cells on payments.cell_id = cells.cell_id
 ),
@@ -114,7 +115,8 @@ fallback as (
 quantified as (
     select
         *,
-        sum(carried) over (partition by cell_id order by charge_id nulls first rows unbounded preceding) as carried_upto,
+        sum(carried) over (partition by cell_id order by charge_id nulls first rows unbounded preceding)
+            as carried_upto,
         sum(carried) over (partition by cell_id) as carried_total
     from fallback
 )

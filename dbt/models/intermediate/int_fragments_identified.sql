@@ -1,5 +1,4 @@
 -- One row per fragment, with its gateway identity and tags, and the id of the identity that decides its owner.
-{% set tagged = "map_from_entries(list_filter(map_entries(requests.tags), lambda tag: list_contains(deciding.tag_keys, tag.key)))" %}
 with deciding as (
     select
         list(distinct tag_key) filter (where tag_key is not null) as tag_keys,
@@ -20,7 +19,12 @@ identified as (
         -- only what some selector asks for, so that identities stay few
         case when deciding.has_model then fragments.model end as deciding_model,
         case when deciding.has_line_item then fragments.line_item end as deciding_line_item,
-        case when requests.tags is not null then {{ tagged }} end as deciding_tags
+        case
+            when requests.tags is not null
+                then map_from_entries(
+                    list_filter(map_entries(requests.tags), lambda tag: list_contains(deciding.tag_keys, tag.key))
+                )
+        end as deciding_tags
     from {{ ref("int_fragments_cut") }} as fragments
     cross join deciding
     left join {{ ref("int_request_groups") }} as requests

@@ -1,4 +1,5 @@
--- One row per fragment, with the rule that owns it. Durable identity decides; tags do only where it is shared or unknown.
+-- One row per fragment, with the rule that owns it.
+-- Durable identity decides; tags do only where it is shared or unknown.
 with durable as (
     select * from {{ ref("int_identities_matched") }} where not is_claim and precedence = 1
 ),

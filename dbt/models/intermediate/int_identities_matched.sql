@@ -30,8 +30,12 @@ said as (
     where {{ column }} is not null
     union all
     {%- endfor %}{% endfor %}
-    select identity_id, 'tag' as dimension, tag.key as tag_key, lower(trim(tag.value)) as value
-    from (select identity_id, unnest(map_entries(deciding_tags)) as tag from identities)
+    select
+        identity_id,
+        'tag' as dimension,
+        unnest(map_keys(deciding_tags)) as tag_key,
+        lower(trim(unnest(map_values(deciding_tags)))) as value
+    from identities
 ),
 
 distinct_values as (select distinct dimension, tag_key, value from said),
@@ -84,4 +88,6 @@ inner join {{ source("lake", "ownership_selectors") }} as selectors
     and held.conditions_held = selectors.conditions
 -- a claim for a service that is itself shared says nothing
 where selectors.level < {{ claim_level() }}
-    or selectors.rule not in (select rule from {{ source("lake", "ownership_owners") }} where is_shared)
+    or selectors.rule not in (
+        select owners.rule from {{ source("lake", "ownership_owners") }} as owners where owners.is_shared
+    )

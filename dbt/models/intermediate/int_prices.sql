@@ -77,7 +77,7 @@ contracted as (
     inner join {{ ref("contract_prices") }} as contract
         on identified.provider = contract.provider
         and (contract.account_id is null or identified.account_id = contract.account_id)
-        and (contract.model is null or identified.model_key like replace(contract.model, '*', '%'))
+        and (contract.model is null or {{ matches_glob("identified.model_key", "contract.model") }})
         and (contract.meter is null or identified.meter = contract.meter)
         and (contract.service_tier is null or coalesce(identified.service_tier, 'standard') = contract.service_tier)
         and identified.usage_date >= contract.valid_from

@@ -16,7 +16,7 @@ select
     fragments.tags['feature'] as feature,
     fragments.tags['customer'] as customer,
     fragments.tags['experiment'] as experiment,
-    fragments.tags::map(varchar, varchar) as tags,
+    fragments.tags,
 
     fragments.provider,
     fragments.account_id,

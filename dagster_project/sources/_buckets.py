@@ -1,0 +1,275 @@
+"""Daily reports of a provider's administration API, read exactly: what OpenAI's and Anthropic's share.
+
+A report is a list of buckets, a bucket a UTC day with a list of results. The same report is pulled
+twice: grouped by everything that tells who caused it, and ungrouped, as the total that the groups
+must add up to. Where they do not, the difference becomes a record of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any
+
+from dagster_project.days import Days
+from dagster_project.errors import SourceError
+from dagster_project.settings import ProviderEntry
+from dagster_project.sources._pages import Page
+
+Record = dict[str, Any]
+
+EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
+"""Arithmetic in which no amount of a bill is ever rounded; the default context keeps 28 digits."""
+
+NOISE = Decimal("1e-9")
+"""Smaller differences are the provider's own rounding: it sums amounts as binary fractions."""
+
+REMAINDER = "(remainder: not in the grouped cost report)"
+
+_CATEGORIES = (
+    ("credit", r"credits?|grants?|refunds?|discounts?"),
+    ("tax", r"tax(es)?|vat|gst"),
+    ("fee", r"fees?"),
+    ("adjustment", r"adjustments?|corrections?"),
+)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What a report says about the time from `started_at` to `ended_at` (exclusive), both UTC."""
+
+    endpoint: str
+    is_grouped: bool
+    started_at: datetime
+    ended_at: datetime
+    results: Sequence[Mapping[str, Any]]
+
+    @property
+    def day(self) -> date:
+        return self.started_at.date()
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} of {self.day}"
+
+    def record(self, entry: ProviderEntry, *coordinates: Any) -> Record:
+        """The columns that every record of this bucket has; `coordinates` tell it from the others."""
+        identity = json.dumps([self.endpoint, self.started_at.isoformat(), *coordinates])
+        return {
+            "record_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "usage_date": self.day,
+            "provider": entry.provider,
+            "account_id": entry.account_id,
+        }
+
+
+def read(
+    source: str,
+    days: Days,
+    pages: Iterable[Page],
+    endpoint: str,
+    bounds: Callable[[Mapping[str, Any]], tuple[datetime, datetime]],
+) -> Iterator[Bucket]:
+    """The buckets of `days`; a report may send neighbours too. `bounds` reads a bucket's start and end.
+
+    Raises SourceError for a page that is not understood, and for a day whose total comes twice.
+    """
+    totals: set[date] = set()
+    for page in pages:
+        if page.endpoint != endpoint:
+            continue
+        is_grouped = any(name == "group_by[]" for name, _ in page.params)
+        with understood(source, endpoint):
+            buckets = [
+                Bucket(endpoint, is_grouped, *bounds(sent), sent["results"]) for sent in page.json()["data"]
+            ]
+        for bucket in buckets:
+            if bucket.day not in days:
+                continue
+            if not is_grouped:
+                if bucket.day in totals:
+                    raise _unclear(source, str(bucket), "the total of this day came twice")
+                totals.add(bucket.day)
+            yield bucket
+
+
+@contextmanager
+def understood(source: str, where: str) -> Iterator[None]:
+    """Turns a missing field or an impossible value, met while reading `where`, into a SourceError."""
+    try:
+        yield
+    except KeyError as error:
+        raise _unclear(source, where, f"the field `{error.args[0]}` is missing") from None
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise _unclear(source, where, f"not understood ({error})") from None
+
+
+def _unclear(source: str, where: str, what: str) -> SourceError:
+    remedy = (
+        "Nothing was replaced. Run again; if it stays, the provider changed its report and the "
+        "module of this source in dagster_project/sources has to follow."
+    )
+    return SourceError(source, what, where=where, remedy=remedy)
+
+
+class Control:
+    """What the groups of a report add up to on each day, beside what its ungrouped twin says it is."""
+
+    def __init__(self) -> None:
+        self._totals: dict[date, tuple[Bucket, Counter[str]]] = {}
+        self._groups: defaultdict[date, Counter[str]] = defaultdict(Counter)
+
+    def add(self, bucket: Bucket, quantities: Mapping[str, Decimal | int]) -> None:
+        """Take in a whole bucket: the sum of each of its quantities."""
+        if bucket.is_grouped:
+            self._groups[bucket.day].update(quantities)
+        else:
+            self._totals[bucket.day] = (bucket, Counter(quantities))
+
+    @property
+    def days(self) -> set[date]:
+        """Days with a total."""
+        return set(self._totals)
+
+    def remainders(self) -> Iterator[tuple[Bucket, Mapping[str, Decimal | int]]]:
+        """Each total that its groups miss, and what they lack of it; negative where they exceed it."""
+        for day, (bucket, total) in sorted(self._totals.items()):
+            left = Counter(total)
+            left.subtract(self._groups[day])
+            lacking = {name: left[name] for name in sorted(left) if abs(left[name]) >= NOISE}
+            if lacking:
+                yield bucket, lacking
+
+
+def bill(
+    entry: ProviderEntry,
+    days: Days,
+    buckets: Iterable[Bucket],
+    text_field: str,
+    amount_of: Callable[[Mapping[str, Any]], tuple[Decimal | None, str]],
+    line_of: Callable[[Bucket, Mapping[str, Any]], Record],
+    counts: Counter[str],
+) -> list[Record]:
+    """The charges of a cost report, and one more per day and currency in which its groups are not all.
+
+    `amount_of` reads a result's amount, in whole units, and currency; `line_of` everything else, once
+    `text_field` names the line in errors. Raises SourceError where the bill cannot be known.
+    """
+    charges = []
+    control = Control()
+    for bucket in buckets:
+        amounts: Counter[str] = Counter()
+        for result in bucket.results:
+            with understood(entry.name, f"{bucket}, line `{result.get(text_field)}`"):
+                amount, currency = amount_of(result)
+                if amount is None:
+                    raise ValueError("its amount is null, so the bill is not known")
+                amounts[currency.upper()] += amount
+                if bucket.is_grouped:
+                    charges.append(line_of(bucket, result) | _money(amount, currency))
+        control.add(bucket, amounts)
+    if without := {charge["usage_date"] for charge in charges} - control.days:
+        where = f"the cost report of {min(without)}"
+        raise _unclear(entry.name, where, "there are charges, but no total of the day")
+    remainders = [
+        bucket.record(entry, REMAINDER, currency)
+        | {"charge_category": "adjustment", "line_item": REMAINDER}
+        | _money(amount, currency)
+        for bucket, amounts in control.remainders()
+        for currency, amount in amounts.items()
+    ]
+    counts["cost_remainders"] = len(remainders)
+    counts["days_without_a_cost_bucket"] = len(days) - len(control.days)
+    return told_apart(charges) + remainders
+
+
+def _money(amount: Decimal, currency: str) -> Record:
+    return {"billed_cost": rounded(amount), "currency": currency.upper()}
+
+
+def unexplained_usage(
+    entry: ProviderEntry, operation: str, control: Control, counts: Counter[str]
+) -> list[Record]:
+    """A record without identity for each day whose total usage is more than that of its groups.
+
+    Groups that exceed their total (usage went on between the two questions) are only counted.
+    """
+    records = []
+    for bucket, lacking in control.remainders():
+        if any(quantity < 0 for quantity in lacking.values()):
+            counts["usage_totals_below_groups"] += 1
+        meters = {column: quantity for column, quantity in lacking.items() if quantity > 0}
+        if meters:
+            counts["usage_remainders"] += 1
+            records.append(bucket.record(entry, REMAINDER) | {"operation": operation, **meters})
+    return records
+
+
+def told_apart(records: Iterable[Record]) -> list[Record]:
+    """The records with ids that are unique.
+
+    Reports do send several rows with the same dimensions, told apart by something that cannot be
+    asked for; they are parts of one whole and all count.
+    """
+    times: Counter[str] = Counter()
+    apart = []
+    for record in records:
+        identity = record["record_id"]
+        times[identity] += 1
+        apart.append(
+            record if times[identity] == 1 else record | {"record_id": f"{identity}-{times[identity]}"}
+        )
+    return apart
+
+
+def names(source: str, pages: Iterable[Page], directories: tuple[str, ...]) -> Mapping[str, str]:
+    """Names for people, by id, from the lists below `directories`; an id says what it is the id of."""
+    found = {}
+    for page in pages:
+        if page.endpoint.startswith(directories):
+            with understood(source, page.endpoint):
+                found |= {thing["id"]: thing.get("name") for thing in page.json()["data"]}
+    return found
+
+
+def category(text: str | None) -> str | None:
+    """`credit`, `tax`, `fee` or `adjustment` where a bill's text clearly says so."""
+    for name, words in _CATEGORIES:
+        if text and re.search(rf"\b({words})\b", text, re.IGNORECASE):
+            return name
+    return None
+
+
+def number(value: Any) -> Decimal:
+    """A JSON number, or a number written as a JSON string, exactly. Raises ValueError for all else."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
+        raise ValueError(f"a {type(value).__name__} where a number should be")
+    if isinstance(value, str) and not re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", value):
+        raise ValueError("a text where a number should be")
+    return Decimal(value)
+
+
+def rounded(value: Decimal) -> Decimal:
+    """To the 12 decimals that the lake keeps."""
+    return EXACT.quantize(value, Decimal("1e-12"))
+
+
+def count(fields: Mapping[str, Any], name: str) -> int:
+    """A count that must be there. Raises KeyError, or ValueError when it is not a whole number."""
+    value = number(fields[name])
+    if value != int(value):
+        raise ValueError(f"`{name}` is not a whole number")
+    return int(value)
+
+
+def count_if_any(fields: Mapping[str, Any], name: str) -> int | None:
+    """A count that the report may leave out or leave empty."""
+    return None if fields.get(name) is None else count(fields, name)

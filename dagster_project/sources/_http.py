@@ -1,0 +1,240 @@
+"""A provider's administration API: a patient client, whose answers are pages and failures SourceErrors.
+
+    408, 409, 429, 5xx, no connection, a timeout, half an answer    tried again, up to `max_attempts`
+    `Retry-After` of more than LONGEST_WAIT_SECONDS                 fails at once, and says until when
+    everything else                                                 fails at once, and says what to do
+
+The key is never part of a page, a log line or an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from types import TracebackType
+
+import httpx
+from httpx_retries import Retry, retry_request
+
+from dagster_project.days import Days
+from dagster_project.errors import ConfigError, SourceError
+from dagster_project.settings import ProviderEntry
+from dagster_project.sources._pages import Page
+
+LONGEST_WAIT_SECONDS = 120
+"""A provider that wants us to stay away for longer is not waited for: the run says when to come back."""
+
+Params = tuple[tuple[str, str], ...]
+Cursor = tuple[str, str]
+"""How a list goes on: the parameter to send, and the field of the last answer that it is taken from."""
+
+BY_TOKEN: Cursor = ("page", "next_page")
+
+_LONGEST_MESSAGE = 400
+_PASSING = (408, 409, 429)
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id")
+_ANY_KEY = re.compile(r"sk-[\w*.-]+")
+_EMAIL = re.compile(r'("(?:user_)?email(?:_address)?"\s*:\s*)"(?:[^"\\]|\\.)*"')
+
+
+class Api:
+    """The administration API of `entry` during the pull of `days`. A context manager.
+
+    `headers` makes the request headers from the key; `needs` tells, to somebody whose key was
+    refused, which kind of key the API wants. Raises ConfigError when there is no usable key.
+    """
+
+    def __init__(
+        self,
+        entry: ProviderEntry,
+        days: Days,
+        *,
+        headers: Callable[[str], Mapping[str, str]],
+        needs: str,
+    ) -> None:
+        self._entry = entry
+        self._days = days
+        self._needs = needs
+        self._key = _key(entry)
+        self._client = httpx.Client(
+            base_url=entry.base_url,
+            headers={"User-Agent": f"llm-chargeback/{version('llm-chargeback')}", **headers(self._key)},
+            timeout=entry.timeout_seconds,
+        )
+        self._patience = _Patience(
+            total=entry.max_attempts - 1,
+            backoff_factor=0.5,
+            backoff_jitter=0.5,
+            max_backoff_wait=30,
+            retry_on_exceptions=(*Retry.RETRYABLE_EXCEPTIONS, httpx.DecodingError, _TryAgain),
+            validate_response=_try_again,
+        )
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def pages(
+        self, endpoint: str, params: Params, cursor: Cursor = BY_TOKEN, *, is_optional: bool = False
+    ) -> Iterator[Page]:
+        """Every page of a list, as it arrives; all parameters but the cursor stay the same.
+
+        E-mail addresses are blanked, since pages are kept. A 404 of an optional endpoint is an empty
+        list; an empty page that says there is more is legal. Raises SourceError, also where
+        following the cursor would loop or lose pages.
+        """
+        parameter, field = cursor
+        sent: set[str] = set()
+        position: Params = ()
+        for number in itertools.count(1):
+            where = f"GET {endpoint} for {self._days}, page {number}"
+            response = self._get(endpoint, (*params, *position), where)
+            if is_optional and number == 1 and response.status_code == httpx.codes.NOT_FOUND:
+                return
+            if not response.is_success or _fault(response):
+                raise self._failure(response, where)
+            yield Page(endpoint, (*params, *position), _EMAIL.sub(r"\1null", response.text))
+
+            answer = response.json()
+            if not isinstance(answer.get("has_more"), bool):
+                raise self._broken_list("the answer does not say whether there is more (`has_more`)", where)
+            if not answer["has_more"]:
+                return
+            following = answer.get(field)
+            if not (following and isinstance(following, str)):
+                raise self._broken_list(f"there is more, but `{field}` does not say where", where)
+            if following in sent:
+                raise self._broken_list(f"`{field}` leads back to a page that was already read", where)
+            sent.add(following)
+            position = ((parameter, following),)
+
+    def _get(self, endpoint: str, params: Params, where: str) -> httpx.Response:
+        try:
+            return retry_request(self._client, "GET", endpoint, params=params, retry=self._patience)
+        except httpx.RequestError as error:
+            what = f"no answer in {self._entry.max_attempts} attempts ({type(error).__name__}: {error})"
+        raise SourceError(
+            self._entry.name,
+            self._without_key(what),
+            where=where,
+            remedy=f"Check that {self._entry.base_url} can be reached from here, then run again.",
+        )
+
+    def _failure(self, response: httpx.Response, where: str) -> SourceError:
+        said = [_fault(response) or f"HTTP {response.status_code}"]
+        said += [f"request id {response.headers[h]}" for h in _REQUEST_ID_HEADERS if h in response.headers]
+        attempts = response.extensions["retry"].attempts_made + 1
+        if attempts > 1:
+            said.append(f"{attempts} attempts")
+        what = ", ".join(said) + _provider_says(response)
+        return SourceError(
+            self._entry.name,
+            self._without_key(what)[:_LONGEST_MESSAGE],
+            where=where,
+            remedy=self._remedy(response),
+        )
+
+    def _remedy(self, response: httpx.Response) -> str:
+        wait = _asked_wait(response)
+        match response.status_code:
+            case 401 | 403:
+                variable = self._entry.api_key.variable
+                return f"It needs {self._needs}; the environment variable {variable} is to hold it."
+            case 404 | 301 | 302 | 307 | 308:
+                return f"Check `base_url` of the entry, {self._entry.base_url}: the endpoint is not there."
+            case status if status >= 400 and wait is not None:
+                return f"Run again after {datetime.now(UTC) + timedelta(seconds=wait):%Y-%m-%d %H:%M} UTC."
+            case status if status in _PASSING or status >= 500:
+                return "The provider is failing, or limits what this key may ask: run again later."
+            case status if status >= 400:
+                return "The provider does not accept this question: its API may have changed."
+        return "Run again; if it stays, something between here and the provider spoils its answers."
+
+    def _broken_list(self, what: str, where: str) -> SourceError:
+        remedy = "Nothing was kept; run again, and if it stays, its API has changed."
+        return SourceError(self._entry.name, what, where=where, remedy=remedy)
+
+    def _without_key(self, text: str) -> str:
+        return _ANY_KEY.sub("[key]", text.replace(self._key, "[key]"))
+
+
+class _TryAgain(Exception):
+    """An answer that a second question may better. It never leaves the retry loop."""
+
+
+class _Patience(Retry):
+    """The retry rules of the providers' own SDKs: what the response's headers say comes first."""
+
+    def is_retryable_status_code(self, status_code: int) -> bool:
+        """Never by the status alone: `_try_again` sees the whole response."""
+        return False
+
+    def sleep(self, response: httpx.Response | Exception) -> None:
+        asked = _asked_wait(response) if isinstance(response, httpx.Response) else None
+        time.sleep(asked or self.backoff_strategy())
+
+
+def _try_again(response: httpx.Response) -> None:
+    if response.is_success:
+        again = _fault(response) is not None
+    elif (_asked_wait(response) or 0) > LONGEST_WAIT_SECONDS:
+        again = False
+    elif (verdict := response.headers.get("x-should-retry")) in ("true", "false"):
+        again = verdict == "true"
+    else:
+        again = response.status_code in _PASSING or response.status_code >= 500
+    if again:
+        raise _TryAgain
+
+
+def _asked_wait(response: httpx.Response) -> float | None:
+    """Seconds that the provider asks us to wait, from `retry-after-ms` or `Retry-After`."""
+    milliseconds = response.headers.get("retry-after-ms", "")
+    if re.fullmatch(r"\d+(\.\d+)?", milliseconds):
+        return float(milliseconds) / 1000
+    try:
+        return Retry().parse_retry_after(response.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+
+
+def _key(entry: ProviderEntry) -> str:
+    key = entry.api_key.value(entry.name)
+    if not re.fullmatch(r"[!-~]+", key):
+        # Such a header would be refused further down, in an error that quotes it.
+        problem = f"{entry.api_key.variable} holds a blank, a line end or a non-ASCII character"
+        raise ConfigError(f"source `{entry.name}`", [f"{problem}; export the key again without it"])
+    return key
+
+
+def _fault(response: httpx.Response) -> str | None:
+    """What is wrong with an answer that claims success."""
+    if not response.is_success:
+        return None
+    try:
+        answer = json.loads(response.text)
+    except ValueError:
+        return f"HTTP {response.status_code}, but the answer is cut off or not JSON"
+    return None if isinstance(answer, dict) else f"HTTP {response.status_code}, but not a JSON object"
+
+
+def _provider_says(response: httpx.Response) -> str:
+    """The provider's own type, code and message; nothing else of an error's body is ever repeated."""
+    try:
+        error = json.loads(response.text)["error"]
+        said = [error.get("type"), error.get("code"), error.get("message")]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return ""
+    return "".join(f": {' '.join(str(part).split())}" for part in said if part)

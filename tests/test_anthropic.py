@@ -1,0 +1,295 @@
+"""Anthropic: pulled from a server that behaves like it, and read in every way in which it may be odd."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from pytest_httpserver import HTTPServer
+from test_sources import FIXTURES, as_csv
+from werkzeug import Request, Response
+
+from dagster_project.days import Days
+from dagster_project.errors import SourceError
+from dagster_project.sources import Parsed, _pages, anthropic
+from dagster_project.sources._pages import Page
+
+KEY = "sk-ant-admin01-Zm9vYmFy_0123456789"
+CASE = FIXTURES / "anthropic" / "two_days"
+DAYS = Days(date(2026, 10, 1), date(2026, 10, 2))
+
+
+@pytest.fixture
+def entry(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> anthropic.Entry:
+    monkeypatch.setenv("ANTHROPIC_ADMIN_KEY", KEY)
+    case = yaml.safe_load((CASE / "case.yaml").read_text(encoding="utf-8"))
+    return anthropic.Entry(**case["entry"], base_url=httpserver.url_for("/"))
+
+
+class Provider:
+    """Serves the fixture as Anthropic would: reports a day a page, lists a thing a page."""
+
+    def __init__(self, mishaps: Mapping[str, Response]) -> None:
+        case = yaml.safe_load((CASE / "case.yaml").read_text(encoding="utf-8"))
+        self._bodies = {
+            (sent["endpoint"], "params" in sent): json.loads(
+                (CASE / "pages" / sent["body"]).read_text("utf-8")
+            )
+            for sent in case["pages"]
+        }
+        self._mishaps = dict(mishaps)
+        self.asked: list[tuple[str, dict[str, list[str]]]] = []
+
+    def __call__(self, request: Request) -> Response:
+        endpoint, args = request.path.removeprefix("/"), request.args.to_dict(flat=False)
+        assert request.headers["anthropic-version"] == "2023-06-01"
+        if request.headers["x-api-key"] != KEY:
+            error = {"type": "authentication_error", "message": "invalid x-api-key"}
+            return Response(json.dumps({"type": "error", "error": error}), 401, {"request-id": "req_011"})
+        if endpoint in self._mishaps:
+            return self._mishaps.pop(endpoint)
+        self.asked.append((endpoint, args))
+        data = self._bodies[(endpoint, "group_by[]" in args)]["data"]
+        if endpoint in (anthropic.WORKSPACES, anthropic.API_KEYS):
+            ids = [thing["id"] for thing in data]
+            here = ids.index(args["after_id"][0]) + 1 if "after_id" in args else 0
+            more = {"first_id": ids[here], "last_id": ids[here]}
+        else:
+            here = int(args["page"][0].removeprefix("page_")) if "page" in args else 0
+            more = {"next_page": f"page_{here + 1}" if here + 1 < len(data) else None}
+        return Response(json.dumps({"data": [data[here]], "has_more": here + 1 < len(data), **more}))
+
+
+@pytest.fixture
+def serve(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Provider]:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+    def start(mishaps: Mapping[str, Response] | None = None) -> Provider:
+        provider = Provider(mishaps or {})
+        for endpoint in (anthropic.COSTS, anthropic.USAGE, anthropic.WORKSPACES, anthropic.API_KEYS):
+            httpserver.expect_request(f"/{endpoint}").respond_with_handler(provider)
+        return provider
+
+    return start
+
+
+def test_a_pull_with_mishaps_says_the_same_as_the_fixture(entry, serve, tmp_path, caplog) -> None:
+    serve(
+        {
+            anthropic.COSTS: Response("{}", 429, {"retry-after": "2"}),
+            anthropic.USAGE: Response('{"data": [{"starting_at": "2026-'),
+            anthropic.API_KEYS: Response("{}", 529),
+        }
+    )
+    with caplog.at_level("DEBUG"):
+        anthropic.fetch(entry, DAYS, tmp_path)
+        parsed = anthropic.parse(entry, DAYS, tmp_path, None)
+    for kind in anthropic.KINDS:
+        assert as_csv(parsed.records[kind]) == (CASE / "expected" / f"{kind}.csv").read_text("utf-8"), kind
+    assert KEY not in caplog.text + "".join(str(page) for page in _pages.read(tmp_path))
+
+
+def test_what_is_asked(entry, serve, tmp_path) -> None:
+    provider = serve()
+    anthropic.fetch(entry, DAYS, tmp_path)
+    window = {
+        "starting_at": ["2026-10-01T00:00:00Z"],
+        "ending_at": ["2026-10-03T00:00:00Z"],
+        "bucket_width": ["1d"],
+        "limit": ["31"],
+    }
+    by_line = {**window, "group_by[]": ["workspace_id", "description"]}
+    assert provider.asked[:5] == [
+        ("v1/organizations/cost_report", window),
+        ("v1/organizations/cost_report", {**window, "page": ["page_1"]}),
+        ("v1/organizations/cost_report", by_line),
+        ("v1/organizations/cost_report", {**by_line, "page": ["page_1"]}),
+        ("v1/organizations/cost_report", {**by_line, "page": ["page_2"]}),
+    ]
+    key, workspace = "api_key_id", "workspace_id"
+    groups = [key, workspace, "model", "service_tier", "context_window", "inference_geo"]
+    assert (anthropic.USAGE, {**window, "group_by[]": groups}) in provider.asked
+    assert provider.asked[-1] == (anthropic.API_KEYS, {"limit": ["1000"], "after_id": ["apikey_01Abc"]})
+
+
+def test_a_wrong_key_is_told_with_its_variable(entry, serve, tmp_path, monkeypatch) -> None:
+    serve()
+    monkeypatch.setenv("ANTHROPIC_ADMIN_KEY", "sk-ant-api03-wrong")
+    complaint = r"HTTP 401, request id req_011: authentication_error.*admin key.*ANTHROPIC_ADMIN_KEY"
+    with pytest.raises(SourceError, match=complaint) as caught:
+        anthropic.fetch(entry, DAYS, tmp_path)
+    assert "sk-ant-api03-wrong" not in str(caught.value)
+
+
+# One day of one report, parsed.
+
+
+def _page(endpoint: str, results: list[dict[str, Any]], *, grouped: bool) -> Page:
+    bucket = {
+        "starting_at": "2026-10-01T00:00:00Z",
+        "ending_at": "2026-10-02T00:00:00Z",
+        "results": results,
+    }
+    params = (("group_by[]", "workspace_id"),) if grouped else ()
+    return Page(endpoint, params, json.dumps({"data": [bucket], "has_more": False}))
+
+
+def _cost(amount: Any, **fields: Any) -> dict[str, Any]:
+    what = {"description": "Input Tokens", "cost_type": "tokens", "token_type": "uncached_input_tokens"}
+    where = {"workspace_id": None, "model": "m", "service_tier": "standard", "context_window": "0-200k"}
+    return {"currency": "USD", "amount": amount, "inference_geo": "us", **what, **where, **fields}
+
+
+def _charges(entry: anthropic.Entry, raw: Path, grouped: list[dict], total: list[dict]) -> Parsed:
+    pages = [
+        _page(anthropic.COSTS, grouped, grouped=True),
+        _page(anthropic.COSTS, total, grouped=False),
+    ]
+    _pages.write(pages, raw)
+    return anthropic.parse(entry, DAYS, raw, None)
+
+
+@pytest.mark.parametrize(
+    ("cents", "dollars"),
+    [
+        ("123.78912", "1.2378912"),
+        ("100", "1"),
+        ("0", "0"),
+        ("-0.5", "-0.005"),
+        ("0.0000000001", "0.000000000001"),
+        ("0.00000000005", "0"),
+        ("123456789012345678901234567.89", "1234567890123456789012345.6789"),
+    ],
+)
+def test_cents_become_dollars_exactly(entry, tmp_path, cents: str, dollars: str) -> None:
+    frame = _charges(entry, tmp_path, [_cost(cents)], [_cost(cents)]).records["charge"]
+    assert frame["billed_cost"].to_list() == [Decimal(dollars)]
+
+
+@pytest.mark.parametrize(
+    ("result", "complaint"),
+    [
+        (_cost(None), "line `Input Tokens`: not understood .its amount is null"),
+        (_cost("1,5"), "a text where a number should be"),
+        ({k: v for k, v in _cost("1").items() if k != "token_type"}, "the field `token_type` is missing"),
+        ({k: v for k, v in _cost("1").items() if k != "currency"}, "the field `currency` is missing"),
+    ],
+)
+def test_a_line_without_a_known_amount_stops_the_pull(entry, tmp_path, result, complaint) -> None:
+    with pytest.raises(SourceError, match=f"cost_report of 2026-10-01.*{complaint}"):
+        _charges(entry, tmp_path, [result], [_cost("1")])
+
+
+@pytest.mark.parametrize(
+    ("cost_type", "token_type", "meter", "unparsed"),
+    [
+        ("tokens", "uncached_input_tokens", "input", 0),
+        ("tokens", "cache_read_input_tokens", "cache_read", 0),
+        ("tokens", "cache_creation.ephemeral_5m_input_tokens", "cache_write_5m", 0),
+        ("tokens", "cache_creation.ephemeral_1h_input_tokens", "cache_write_1h", 0),
+        ("tokens", "output_tokens", "output", 0),
+        ("tokens", "dream_tokens", None, 1),
+        ("web_search", None, "web_search", 0),
+        ("code_execution", None, "code_execution_hours", 0),
+        ("session_usage", None, None, 1),
+    ],
+)
+def test_meters_of_lines(entry, tmp_path, cost_type, token_type, meter, unparsed) -> None:
+    line = _cost("1", cost_type=cost_type, token_type=token_type)
+    parsed = _charges(entry, tmp_path, [line], [_cost("1")])
+    assert parsed.records["charge"]["meter"].to_list() == [meter]
+    assert parsed.counts["unparsed_line_items"] == unparsed
+
+
+@pytest.mark.parametrize(
+    ("window", "tier"), [("0-200k", "short"), ("0-100k", "short"), ("200k-1M", "long"), (None, None)]
+)
+def test_context_tiers(entry, tmp_path, window, tier) -> None:
+    parsed = _charges(entry, tmp_path, [_cost("1", context_window=window)], [_cost("1")])
+    assert parsed.records["charge"]["context_tier"].to_list() == [tier]
+
+
+def test_a_null_workspace_is_the_default_one_but_a_credit_has_none(entry, tmp_path) -> None:
+    credit = _cost("-5", description="Promotional credit", cost_type="other", token_type=None)
+    frame = _charges(entry, tmp_path, [_cost("10"), credit], [_cost("5")]).records["charge"]
+    assert frame["provider_project_id"].to_list() == ["default", None]
+    assert frame["charge_category"].to_list() == ["usage", "credit"]
+
+
+def test_groups_that_were_cut_off_are_a_remainder(entry, tmp_path) -> None:
+    """A hundred groups of 1 cent are sent, of a bill of 1.30 dollars."""
+    sent = [_cost("1", workspace_id=f"wrkspc_{n}") for n in range(100)]
+    parsed = _charges(entry, tmp_path, sent, [_cost("130")])
+    rest = parsed.records["charge"].filter(pl.col("charge_category") == "adjustment")
+    assert rest["billed_cost"].to_list() == [Decimal("0.30")]
+    assert rest["provider_project_id"].to_list() == [None]
+    assert parsed.counts["cost_remainders"] == 1
+
+
+def _used(**fields: Any) -> dict[str, Any]:
+    return {
+        "uncached_input_tokens": 100,
+        "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 10},
+        "cache_read_input_tokens": 5,
+        "output_tokens": 7,
+        "server_tool_use": {"web_search_requests": 3},
+        "api_key_id": None,
+        "workspace_id": None,
+        "model": "m",
+        "service_tier": "flex_discount",
+        "context_window": "0-200k",
+        "inference_geo": "not_available",
+    } | fields
+
+
+def _usage(entry: anthropic.Entry, raw: Path, grouped: list[dict], total: list[dict]) -> Parsed:
+    pages = [
+        _page(anthropic.USAGE, grouped, grouped=True),
+        _page(anthropic.USAGE, total, grouped=False),
+    ]
+    _pages.write(pages, raw)
+    return anthropic.parse(entry, DAYS, raw, None)
+
+
+def test_meters_come_disjoint_and_workbench_usage_has_no_key(entry, tmp_path) -> None:
+    row = _usage(entry, tmp_path, [_used()], [_used()]).records["usage"].row(0, named=True)
+    assert {name: row[name] for name in row if name.endswith("_tokens") and row[name] is not None} == {
+        "input_tokens": 100,
+        "cache_read_tokens": 5,
+        "cache_write_5m_tokens": 20,
+        "cache_write_1h_tokens": 10,
+        "output_tokens": 7,
+    }
+    assert (row["web_searches"], row["requests"]) == (3, None)
+    assert (row["api_key_id"], row["provider_project_id"], row["region"]) == ("no_key", "default", None)
+    assert row["service_tier"] == "flex_discount"
+
+
+@pytest.mark.parametrize(("in_all", "remainder", "below"), [(100, [], 0), (140, [40], 0), (90, [], 1)])
+def test_usage_that_no_group_explains(entry, tmp_path, in_all, remainder, below) -> None:
+    parsed = _usage(entry, tmp_path, [_used()], [_used(uncached_input_tokens=in_all)])
+    rest = parsed.records["usage"].filter(pl.col("api_key_id").is_null())
+    assert rest["input_tokens"].to_list() == remainder
+    assert rest["output_tokens"].to_list() == [None] * len(remainder)
+    assert parsed.counts["usage_totals_below_groups"] == below
+
+
+@pytest.mark.parametrize(
+    ("result", "field"),
+    [
+        ({k: v for k, v in _used().items() if k != "cache_read_input_tokens"}, "cache_read_input_tokens"),
+        (_used(cache_creation={"ephemeral_5m_input_tokens": 1}), "ephemeral_1h_input_tokens"),
+        ({k: v for k, v in _used().items() if k != "workspace_id"}, "workspace_id"),
+    ],
+)
+def test_a_field_that_disappears_stops_the_pull(entry, tmp_path, result, field: str) -> None:
+    with pytest.raises(SourceError, match=f"messages of 2026-10-01: the field `{field}` is missing"):
+        _usage(entry, tmp_path, [result], [_used()])
