@@ -6,13 +6,13 @@ Exit codes: 0 it worked, 1 it ran and something is wrong (the message says what)
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 from dagster_project import pipeline, settings, sources
@@ -29,7 +29,10 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True, highlight=False)
 
-Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
+
+def _tell(status: Status, step: str) -> None:
+    err.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {step}")
+    status.update(step)
 
 
 @app.command()
@@ -79,9 +82,7 @@ def list_sources() -> None:
     lake = Lake.of_environment()
     table = Table("source", "type", "records", "since", "last good day", "days missing before it")
     for source in configured.values():
-        loaded = set.intersection(
-            *(set(lake.days_of(kind, source.name)) for kind in source.module.KINDS)
-        )
+        loaded = set.intersection(*(set(lake.days_of(kind, source.name)) for kind in source.module.KINDS))
         last = max(loaded, default=None)
         missing = (
             len([day for day in Days(source.entry.start_date, last) if day not in loaded])
@@ -103,16 +104,22 @@ def list_sources() -> None:
 def ui(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI on this machine.")] = 3000,
 ) -> None:
-    """Open the Dagster UI and daemon on this deployment; stop it with Ctrl-C."""
-    lake = Lake.of_environment()
-    pipeline.instance(lake).dispose()
-    os.environ["DAGSTER_HOME"] = str(lake.dagster_home)
-    os.environ["CHARGEBACK_HOME"] = str(lake.home)
-    os.chdir(settings.CHECKOUT)
-    os.execv(
-        sys.executable,
-        [sys.executable, "-m", "dagster_dg_cli.cli", "dev", "--port", str(port)],
-    )
+    """Open the Dagster UI and daemon on this deployment; stop them with Ctrl-C."""
+    sys.exit(pipeline.serve_ui(port))
+
+
+@app.command()
+def demo(
+    ui: Annotated[bool, typer.Option("--ui", help="Open the Dagster UI on Acme instead.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI on this machine.")] = 3000,
+) -> None:
+    """Run the pipeline on Acme, a simulated company whose true owners are known."""
+    from dagster_project.demo import tour  # noqa: PLC0415 - a deployment has no need of it
+
+    if ui:
+        sys.exit(tour.open_ui(port))
+    with err.status("starting") as status:
+        tour.run(out, lambda name: _tell(status, name))
 
 
 def main() -> None:

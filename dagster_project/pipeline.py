@@ -5,7 +5,10 @@ Every run is recorded in the deployment's Dagster instance, so it shows in the U
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_project import sources
+from dagster_project import settings, sources
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError
 from dagster_project.lake import Lake
@@ -53,14 +56,15 @@ def run(days: Days | None, today: date, progress: Callable[[str], None]) -> list
     source that fails keeps its old data and does not hold the others back. `progress` is told the
     name of each step when it starts. Raises RunFailed at the end if any step failed.
     """
-    # Loading the definitions parses dbt and every source: only those who run need it.
+    configured = sources.configured()
+    # Loading the definitions parses the dbt project: only those who run need it.
     from dagster_project.definitions import defs  # noqa: PLC0415
     from dagster_project.defs.schedules import range_tags  # noqa: PLC0415
 
     loaded = defs()
     steps: list[Step] = []
     with instance(Lake.of_environment()) as recorded:
-        for source in sources.configured().values():
+        for source in configured.values():
             pulled = source.days_of(days) if days else source.look_back(today)
             if pulled is None:
                 continue
@@ -78,6 +82,17 @@ def run(days: Days | None, today: date, progress: Callable[[str], None]) -> list
     if failed:
         raise RunFailed(failed)
     return steps
+
+
+def serve_ui(port: int) -> int:
+    """The Dagster UI and daemon on this deployment, until they are stopped; returns their exit code."""
+    lake = Lake.of_environment()
+    instance(lake).dispose()
+    return subprocess.call(
+        [str(Path(sys.executable).with_name("dg")), "dev", "--port", str(port)],
+        cwd=settings.CHECKOUT,
+        env={**os.environ, "CHARGEBACK_HOME": str(lake.home), "DAGSTER_HOME": str(lake.dagster_home)},
+    )
 
 
 def _built(loaded: dg.Definitions) -> list[dg.AssetKey]:
@@ -104,9 +119,7 @@ def _run(
     )
     error = None
     if not result.success:
-        failures = [
-            event.event_specific_data.error for event in result.all_events if event.is_step_failure
-        ]
+        failures = [event.event_specific_data.error for event in result.all_events if event.is_step_failure]
         causes = [failure.cause or failure for failure in failures]
         error = "; ".join(cause.message.strip() for cause in causes) or "the run did not finish"
     return Step(name, result.run_id, error)

@@ -1,0 +1,153 @@
+"""What the tests of the warehouse share: small hand-written lakes, built by the real dbt project."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pytest
+
+from dagster_project import ownership, rates, records, settings, warehouse
+from dagster_project.days import Days
+from dagster_project.ingest import Report, ingest
+from dagster_project.lake import Lake
+from dagster_project.sources import Parsed, Source
+
+CHECKOUT = Path(__file__).parents[1]
+ACTIVE_TAGS = ("service", "feature", "team", "environment", "customer")
+Row = Mapping[str, Any]
+
+
+def hand_written(name: str, rows: Mapping[records.Kind, Sequence[Row]]) -> Source:
+    """A source whose records are the given rows: everything after `parse` is the real thing."""
+
+    def parse(entry: settings.Entry, _days: Days, _raw: Path, _connection: Any) -> Parsed:
+        return Parsed({kind: records.frame(rows[kind], entry.name, kind) for kind in rows})
+
+    module = SimpleNamespace(
+        KINDS=tuple(rows), RESTATES_DAYS=1, KEEPS_RAW=False, fetch=lambda *_: None, parse=parse
+    )
+    return Source(settings.Entry(name=name, type=name, start_date=date(2026, 1, 1)), module)
+
+
+@dataclass
+class Books:
+    """What a provider and a gateway say, one line each, and the warehouse that follows from it."""
+
+    home: Path
+    charges: list[Row] = field(default_factory=list)
+    usage: list[Row] = field(default_factory=list)
+    requests: list[Row] = field(default_factory=list)
+
+    def charge(self, day: date, account: str, amount: str, **named: Any) -> None:
+        row = {
+            "provider": "openai",
+            "account_id": account,
+            "billed_cost": Decimal(amount),
+            "currency": "USD",
+            "charge_category": "usage",
+            "line_item": named.get("meter", "a line"),
+            **named,
+        }
+        self.charges.append(_dated(row, day, f"charge {len(self.charges)}"))
+
+    def used(self, day: date, account: str, key: str | None, **counted: Any) -> None:
+        row = {
+            "provider": "openai",
+            "account_id": account,
+            "api_key_id": key,
+            "service_tier": "standard",
+            **counted,
+        }
+        self.usage.append(_dated(row, day, f"usage {len(self.usage)}"))
+
+    def asked(self, day: date, account: str | None, key: str | None, virtual_key: str, **said: Any) -> None:
+        row = {
+            "provider": "openai",
+            "account_id": account,
+            "api_key_id": key,
+            "gateway_key_id": virtual_key,
+            "status": "ok",
+            "requests": 1,
+            "context_tokens": 1000,
+            **said,
+        }
+        self.requests.append(_dated(row, day, f"request {len(self.requests)}"))
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.home)
+
+    def pull(self, days: Days) -> list[Report]:
+        bill = hand_written("openai", {"charge": self.charges, "usage": self.usage})
+        gateway = hand_written("gateway", {"request": self.requests})
+        return [ingest(source, days, self.lake, ACTIVE_TAGS) for source in (bill, gateway)]
+
+    def build(self, ownership_map: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The ownership map, the real rate card and the real dbt project on what was pulled."""
+        warehouse.prepare(self.lake, ACTIVE_TAGS)
+        models = rates.resolve(warehouse.models_seen(self.lake))
+        warehouse.write_tables(
+            self.lake,
+            {
+                "models": models,
+                "rate_card": rates.rate_card(models),
+                **ownership.load(ownership_map).tables(),
+            },
+        )
+        return dbt("build", self.home, *arguments)
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(self.lake.build), read_only=True) as build:
+            return build.execute(sql, parameters).fetchall()
+
+
+def dbt(command: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The real dbt on the real project, with everything that it writes under `home`."""
+    return subprocess.run(
+        [
+            str(Path(sys.executable).with_name("dbt")),
+            "--no-use-colors",
+            command,
+            "--project-dir",
+            str(CHECKOUT / "dbt"),
+            "--profiles-dir",
+            str(CHECKOUT / "dbt"),
+            "--target-path",
+            str(home / "target"),
+            "--log-path",
+            str(home / "logs"),
+            *arguments,
+        ],
+        env={**os.environ, "CHARGEBACK_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _dated(row: Row, day: date, record_id: str) -> Row:
+    start = datetime(day.year, day.month, day.day)  # noqa: DTZ001 - the schema's instants are naive UTC
+    return {
+        "record_id": record_id,
+        "started_at": start,
+        "ended_at": start + timedelta(days=1),
+        "usage_date": day,
+        **row,
+    }
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty CHARGEBACK_HOME."""
+    monkeypatch.setenv("CHARGEBACK_HOME", str(tmp_path))
+    return tmp_path
