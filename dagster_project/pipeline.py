@@ -5,11 +5,13 @@ Every run is recorded in the deployment's Dagster instance, so it shows in the U
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -110,13 +112,15 @@ def _run(
 ) -> Step:
     selected = [dg.AssetKey.from_coercible(asset) for asset in assets]
     job = loaded.resolve_implicit_job_def_def_for_assets(selected)
-    result = job.execute_in_process(
-        instance=recorded,
-        asset_selection=selected,
-        tags=tags,
-        raise_on_error=False,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
+    # What dbt prints line by line is in the run's events; here the steps are told by `progress`.
+    with redirect_stdout(io.StringIO()):
+        result = job.execute_in_process(
+            instance=recorded,
+            asset_selection=selected,
+            tags=tags,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
     error = None
     if not result.success:
         failures = [event.event_specific_data.error for event in result.all_events if event.is_step_failure]

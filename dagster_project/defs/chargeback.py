@@ -42,9 +42,7 @@ class Translator(DagsterDbtTranslator):
         upstream = [
             key
             for dep in spec.deps
-            for key in (
-                _written_by(dep.asset_key) if dep.asset_key.path[0] == "lake" else [dep.asset_key]
-            )
+            for key in (_written_by(dep.asset_key) if dep.asset_key.path[0] == "lake" else [dep.asset_key])
         ]
         group = "marts" if "marts" in node["fqn"] else node["fqn"][1]
         return spec.replace_attributes(
@@ -68,11 +66,7 @@ def parse_dbt_project() -> None:
     folder = settings.CHECKOUT / "dbt"
     inputs = [
         *folder.glob("*.yml"),
-        *(
-            file
-            for part in ("models", "macros", "tests", "seeds")
-            for file in (folder / part).rglob("*.*")
-        ),
+        *(file for part in ("models", "macros", "tests", "seeds") for file in (folder / part).rglob("*.*")),
     ]
     newest = max(file.stat().st_mtime for file in inputs)
     if not PROJECT.manifest_path.exists() or PROJECT.manifest_path.stat().st_mtime < newest:
@@ -92,15 +86,15 @@ parse_dbt_project()
 def dbt_build(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
     lake = Lake.of_environment()
     warehouse.prepare(lake, sources.load_settings().active_tags)
-    # Collected before they are passed on: the file can be asked for counts only when dbt has let go of it.
-    events = list(dbt.cli(["build"], context=context).stream())
+    # Unit tests are about the models, not about the data. Events are collected before they are passed
+    # on, because the file can be asked for counts only when dbt has let go of it.
+    invocation = dbt.cli(["build", "--exclude-resource-type", "unit_test"], context=context)
+    events = list(invocation.stream())
     with duckdb.connect(str(lake.build), read_only=True) as build:
         for event in events:
             if isinstance(event, dg.Output):
                 key = context.asset_key_for_output(event.output_name)
-                context.add_output_metadata(
-                    _metadata(build, key.path[-1]), output_name=event.output_name
-                )
+                context.add_output_metadata(_metadata(build, key.path[-1]), output_name=event.output_name)
             yield event
 
 

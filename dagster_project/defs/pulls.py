@@ -40,39 +40,25 @@ def _asset(source: Source, active_tags: tuple[str, ...]) -> dg.AssetsDefinition:
 
 
 def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
+    header = ["| day | kind | rows | billed cost | reported cost (USD) | tokens |", "|---|---|--:|--:|--:|--:|"]
     rows = [
-        f"| {part.day} | {part.kind} | {part.rows} | {part.billed_cost if part.billed_cost is not None else ''} "
-        f"| {part.reported_cost if part.reported_cost is not None else ''} | {part.tokens} |"
+        f"| {part.day} | {part.kind} | {part.rows} | {part.billed_cost} | {part.reported_cost} | {part.tokens} |"
         for part in report.by_day
     ]
-    table = "\n".join(
-        [
-            "| day | kind | rows | billed cost | reported cost (USD) | tokens |",
-            "|---|---|--:|--:|--:|--:|",
-            *rows,
-        ]
-    )
-    totals = {
-        name: dg.MetadataValue.text(str(sum(amounts)))
-        for name, amounts in {
-            "billed_cost": [p.billed_cost for p in report.by_day if p.billed_cost is not None],
-            "reported_cost_usd": [p.reported_cost for p in report.by_day if p.reported_cost is not None],
-        }.items()
-        if amounts
-    }
+    billed = [part.billed_cost for part in report.by_day if part.billed_cost is not None]
+    reported = [part.reported_cost for part in report.by_day if part.reported_cost is not None]
     return {
         "dagster/row_count": dg.MetadataValue.int(sum(part.rows for part in report.by_day)),
         "days": dg.MetadataValue.text(str(report.days)),
         "tokens": dg.MetadataValue.int(sum(part.tokens for part in report.by_day)),
-        **totals,
+        **({"billed_cost": dg.MetadataValue.text(str(sum(billed)))} if billed else {}),
+        **({"reported_cost_usd": dg.MetadataValue.text(str(sum(reported)))} if reported else {}),
         **{name: dg.MetadataValue.int(count) for name, count in report.counts.items()},
-        "preview": dg.MetadataValue.md(table),
+        "preview": dg.MetadataValue.md("\n".join([*header, *rows]).replace("None", "")),
     }
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     active_tags = sources.load_settings().active_tags
-    return dg.Definitions(
-        assets=[_asset(source, active_tags) for source in sources.configured().values()]
-    )
+    return dg.Definitions(assets=[_asset(source, active_tags) for source in sources.configured().values()])

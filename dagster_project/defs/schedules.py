@@ -45,7 +45,7 @@ def defs() -> dg.Definitions:
                 "follow",
                 target=dg.AssetSelection.all(),
                 default_status=dg.DefaultSensorStatus.RUNNING,
-                description="Rebuilds and publishes the marts when a pull, a price or the ownership map changed.",
+                description="Rebuilds and publishes the marts when a pull or the ownership map changed.",
             )
         ],
     )
