@@ -61,14 +61,16 @@ def run(
         raise typer.BadParameter(f"{first.date()} is after {end}", param_hint="--from")
     if end > today:
         raise typer.BadParameter(f"{end} has not begun yet (today is {today}, UTC)", param_hint="--to")
-    with err.status("loading the pipeline") as status:
-        steps = pipeline.run(
-            Days(first.date(), end) if first else None,
-            end,
-            lambda name: status.update(f"running: {name}"),
-        )
-    for step in steps:
-        out.print(f"[green]✓[/green] {step.name}  [dim]run {step.run_id}[/dim]")
+    with err.status("starting") as status:
+        pipeline.run(Days(first.date(), end) if first else None, end, lambda name: _tell(status, name))
+    out.print(f"published {Lake.of_environment().published}", soft_wrap=True)
+
+
+@app.command()
+def build() -> None:
+    """Build, check and publish the warehouse again, without pulling: after a change of owners or prices."""
+    with err.status("starting") as status:
+        pipeline.build(lambda name: _tell(status, name))
     out.print(f"published {Lake.of_environment().published}", soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import date
@@ -51,39 +51,48 @@ def instance(lake: Lake) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(home))
 
 
-def run(days: Days | None, today: date, progress: Callable[[str], None]) -> list[Step]:
+def run(days: Days | None, today: date, progress: Callable[[str], None]) -> None:
     """Pull `days` of every source, then build, check and publish the warehouse.
 
     Without `days` each source's own look-back up to `today` is pulled, as the daily schedules do. A
     source that fails keeps its old data and does not hold the others back. `progress` is told the
     name of each step when it starts. Raises RunFailed at the end if any step failed.
     """
-    configured = sources.configured()
+    pulls = {}
+    for source in sources.configured().values():
+        pulled = source.days_of(days) if days else source.look_back(today)
+        if pulled is not None:
+            pulls[source.name] = pulled
+    _execute(pulls, progress)
+
+
+def build(progress: Callable[[str], None]) -> None:
+    """Build, check and publish the warehouse from what the lake holds. Raises RunFailed."""
+    _execute({}, progress)
+
+
+def _execute(pulls: Mapping[str, Days], progress: Callable[[str], None]) -> None:
     # Loading the definitions parses the dbt project: only those who run need it.
     from dagster_project.definitions import defs  # noqa: PLC0415
+    from dagster_project.defs.chargeback import dbt_build  # noqa: PLC0415
     from dagster_project.defs.schedules import range_tags  # noqa: PLC0415
 
     loaded = defs()
     steps: list[Step] = []
     with instance(Lake.of_environment()) as recorded:
-        for source in configured.values():
-            pulled = source.days_of(days) if days else source.look_back(today)
-            if pulled is None:
-                continue
-            name = f"{source.name} {pulled}"
+
+        def step(name: str, assets: Sequence[dg.AssetKey], tags: Mapping[str, str]) -> bool:
             progress(name)
-            steps.append(_run(loaded, recorded, name, [source.name], range_tags(pulled)))
-        progress("ownership map and rate card")
-        steps.append(
-            _run(loaded, recorded, "ownership map and rate card", ["ownership_map", "rate_card"], {})
-        )
-        if steps[-1].error is None:
-            progress("chargeback models and checks")
-            steps.append(_run(loaded, recorded, "chargeback models", _built(loaded), {}))
+            steps.append(_run(loaded, recorded, name, assets, tags))
+            return steps[-1].error is None
+
+        for source, days in pulls.items():
+            step(f"{source} {days}", [dg.AssetKey(source)], range_tags(days))
+        if step("ownership map and rate card", [dg.AssetKey("ownership_map"), dg.AssetKey("rate_card")], {}):
+            step("chargeback models and checks", [*dbt_build.keys, dg.AssetKey("warehouse")], {})
     failed = [step for step in steps if step.error is not None]
     if failed:
         raise RunFailed(failed)
-    return steps
 
 
 def serve_ui(port: int) -> int:
@@ -97,26 +106,19 @@ def serve_ui(port: int) -> int:
     )
 
 
-def _built(loaded: dg.Definitions) -> list[dg.AssetKey]:
-    from dagster_project.defs.chargeback import dbt_build  # noqa: PLC0415
-
-    return [*dbt_build.keys, dg.AssetKey("warehouse")]
-
-
 def _run(
     loaded: dg.Definitions,
     recorded: dg.DagsterInstance,
     name: str,
-    assets: Sequence[str | dg.AssetKey],
-    tags: dict[str, str],
+    assets: Sequence[dg.AssetKey],
+    tags: Mapping[str, str],
 ) -> Step:
-    selected = [dg.AssetKey.from_coercible(asset) for asset in assets]
-    job = loaded.resolve_implicit_job_def_def_for_assets(selected)
+    job = loaded.resolve_implicit_job_def_def_for_assets(assets)
     # What dbt prints line by line is in the run's events; here the steps are told by `progress`.
     with redirect_stdout(io.StringIO()):
         result = job.execute_in_process(
             instance=recorded,
-            asset_selection=selected,
+            asset_selection=assets,
             tags=tags,
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

@@ -1,0 +1,1 @@
+"""Acme, a simulated company whose true owners are known: for the demo, tests and the accuracy benchmark."""

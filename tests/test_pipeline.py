@@ -1,0 +1,207 @@
+"""The whole pipeline as its users run it: `chargeback run` on Acme, Dagster, dbt, and readers all the while."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import httpx
+import pytest
+
+from dagster_project.days import Days
+from dagster_project.demo import company, providers
+
+DAYS = Days(date(2026, 10, 1), date(2026, 10, 4))
+MARTS = (
+    "fct_cost_allocations",
+    "chargeback_daily",
+    "chargeback_by_team",
+    "chargeback_by_project",
+    "chargeback_by_environment",
+    "chargeback_by_tag",
+    "reconciliation_daily",
+    "unowned_identities",
+    "fct_requests",
+)
+
+
+@dataclass
+class Deployment:
+    """Acme's pipeline in a folder of its own, and the console command that runs it."""
+
+    home: Path
+    simulation: company.Simulation
+    servers: providers.Servers
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def chargeback(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("chargeback")), *arguments],
+            env={**os.environ, **self.environment, **changed, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run(self, **changed: str) -> subprocess.CompletedProcess[str]:
+        return self.chargeback("run", "--from", str(DAYS.first), "--to", str(DAYS.last), **changed)
+
+    @property
+    def published(self) -> Path:
+        return self.home / "warehouse.duckdb"
+
+    def query(self, sql: str) -> list[tuple]:
+        with duckdb.connect(str(self.published), read_only=True) as connection:
+            return connection.execute(sql).fetchall()
+
+    def contents(self) -> dict[str, tuple]:
+        """For every mart its number of rows and a hash over all of them."""
+        return {
+            mart: self.query(f"select count(*), bit_xor(hash({mart}::varchar)) from {mart}")[0]
+            for mart in MARTS
+        }
+
+
+@pytest.fixture(scope="module")
+def acme(tmp_path_factory) -> Iterator[Deployment]:
+    home = tmp_path_factory.mktemp("home")
+    simulation = company.simulate(tmp_path_factory.mktemp("acme") / "simulated", DAYS, scale=0.2)
+    with providers.serve(simulation.folder, restated=False) as servers:
+        yield Deployment(
+            home,
+            simulation,
+            servers,
+            {
+                "CHARGEBACK_HOME": str(home),
+                "CHARGEBACK_SOURCES": str(company.SOURCES),
+                "CHARGEBACK_OWNERSHIP": str(company.OWNERSHIP),
+                "ACME_LOGS": str(simulation.folder),
+                **servers.environment,
+            },
+        )
+
+
+@pytest.fixture(scope="module")
+def pulled(acme) -> Deployment:
+    """Acme after its first run."""
+    finished = acme.run()
+    assert finished.returncode == 0, finished.stderr
+    return acme
+
+
+def test_the_published_marts_sum_to_the_bill(pulled):
+    billed = sum(amount for (amount,) in bill(pulled, "first"))
+    rows = pulled.query("select sum(billed_usd), sum(attributed_usd), max(abs(difference_usd)) from reconciliation_daily")
+    assert rows == [(billed, billed, 0)]
+    for breakdown in ("chargeback_daily", "chargeback_by_team", "chargeback_by_project"):
+        assert pulled.query(f"select sum(cost_usd) from {breakdown}") == [(billed,)]
+
+
+def bill(acme: Deployment, version: str) -> list[tuple[Decimal]]:
+    """What the providers bill, from the simulation's own books: never read by the pipeline."""
+    file = acme.simulation.folder / "charges.parquet"
+    return duckdb.sql(
+        f"select sum(cost_usd)::decimal(38, 12) from read_parquet('{file}') where seen in ('both', '{version}')"
+    ).fetchall()
+
+
+def test_running_again_changes_nothing_and_readers_see_no_failure(pulled):
+    before = pulled.contents()
+    stop, failures, reads = threading.Event(), [], []
+
+    def read_in_a_loop() -> None:
+        while not stop.is_set():
+            try:
+                reads.append(pulled.query("select sum(cost_usd) from chargeback_by_team"))
+            except duckdb.Error as error:
+                failures.append(error)
+
+    reader = threading.Thread(target=read_in_a_loop)
+    reader.start()
+    finished = pulled.run()
+    stop.set()
+    reader.join()
+    assert finished.returncode == 0, finished.stderr
+    assert pulled.contents() == before
+    assert not failures
+    assert len(reads) > 10
+    assert len({str(read) for read in reads}) == 1
+
+
+def test_the_runs_are_recorded_in_the_instance(pulled, monkeypatch):
+    from dagster import AssetKey, DagsterInstance
+
+    with DagsterInstance.from_config(str(pulled.home / "dagster")) as instance:
+        for source in ("openai", "anthropic", "gateway"):
+            days = instance.get_materialized_partitions(AssetKey(source))
+            assert days == {str(day) for day in DAYS}
+        metadata = instance.get_latest_materialization_event(AssetKey("fct_cost_allocations"))
+        assert metadata.asset_materialization.metadata["dagster/row_count"].value > 0
+
+
+def test_sources_lists_the_last_good_day(pulled):
+    listed = pulled.chargeback("sources")
+    assert listed.returncode == 0
+    for source in ("openai", "anthropic", "gateway"):
+        line = next(line for line in listed.stdout.splitlines() if f" {source} " in line)
+        assert str(DAYS.last) in line
+
+
+def test_a_provider_that_fails_makes_the_run_red_and_moves_nothing(pulled, tmp_path):
+    before = pulled.contents()
+    impatient = company.SOURCES.read_text(encoding="utf-8").replace(
+        "    account: acme\n", "    account: acme\n    max_attempts: 1\n"
+    )
+    (tmp_path / "sources.yaml").write_text(impatient, encoding="utf-8")
+    finished = pulled.run(
+        CHARGEBACK_SOURCES=str(tmp_path / "sources.yaml"), ACME_OPENAI_URL="http://127.0.0.1:9/v1"
+    )
+    assert finished.returncode == 1
+    assert "openai 2026-10-01..2026-10-04 failed" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert providers.OPENAI_ADMIN_KEY not in finished.stderr
+    assert pulled.contents() == before
+
+
+def test_a_mistake_in_the_map_is_told_with_its_place_and_nothing_is_published(pulled, tmp_path):
+    before = pulled.contents()
+    (tmp_path / "wrong.yaml").write_text("teams: {a: {}}\nservices:\n  s: {team: b}\n", encoding="utf-8")
+    finished = pulled.run(CHARGEBACK_OWNERSHIP=str(tmp_path))
+    assert finished.returncode == 1
+    assert "wrong.yaml:3:" in finished.stderr
+    assert pulled.contents() == before
+
+
+def test_a_restated_day_is_replaced(pulled):
+    assert httpx.post(f"{pulled.servers.url}/_restate").status_code < 300
+    finished = pulled.run()
+    assert finished.returncode == 0, finished.stderr
+    billed = sum(amount for (amount,) in bill(pulled, "final"))
+    assert pulled.query("select sum(cost_usd) from chargeback_by_team") == [(billed,)]
+    assert billed != sum(amount for (amount,) in bill(pulled, "first"))
+
+
+def test_a_wrong_total_blocks_publication(pulled):
+    before = pulled.contents()
+    day = pulled.home / "lake" / "records" / "charge" / "openai" / f"{DAYS.first}.parquet"
+    good = day.read_bytes()
+    scratch = day.with_name("scratch.parquet")
+    duckdb.sql(
+        f"copy (select * replace ('EUR' as currency) from read_parquet('{day}')) to '{scratch}' (format parquet)"
+    )
+    scratch.replace(day)
+    try:
+        finished = pulled.chargeback("build")
+        assert finished.returncode == 1
+        assert "charges_are_in_usd" in finished.stderr
+        assert pulled.contents() == before
+    finally:
+        day.write_bytes(good)
