@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -99,11 +100,16 @@ def serve_ui(port: int) -> int:
     """The Dagster UI and daemon on this deployment, until they are stopped; returns their exit code."""
     lake = Lake.of_environment()
     instance(lake).dispose()
-    return subprocess.call(
+    process = subprocess.Popen(
         [str(Path(sys.executable).with_name("dg")), "dev", "--port", str(port)],
         cwd=settings.CHECKOUT,
         env={**os.environ, "CHARGEBACK_HOME": str(lake.home), "DAGSTER_HOME": str(lake.dagster_home)},
     )
+    # Ctrl-C reaches both processes; whoever ends only this one means the other, too.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    with suppress(KeyboardInterrupt):
+        return process.wait()
+    return process.wait()
 
 
 def _run(

@@ -294,6 +294,8 @@ LINES = [
     ("gpt-realtime-2.1, audio input",           "gpt-realtime-2.1", "input_audio",    "standard", "short"),
     ("ft-gpt-4o-2024-08-06, input",             "ft-gpt-4o-2024-08-06", "input",      "standard", "short"),
     ("whisper-1, audio",                        "whisper-1",    "audio_seconds",      None,       None),
+    ("tts-1, characters",                       "tts-1",        "characters",         None,       None),
+    ("gpt-image-1, images",                     "gpt-image-1",  "images",             None,       None),
     ("web search tool calls",                   None,           "web_search",         None,       None),
     ("file search tool calls",                  None,           "file_searches",      None,       None),
     ("Vector storage",                          None,           "vector_store_bytes", None,       None),

@@ -29,7 +29,7 @@ import yaml
 
 from dagster_project.days import Days
 from dagster_project.records import BY_NAME, COLUMNS, METERS, QUANTITIES, TAGS
-from dagster_project.sources import Parsed, Records, _pages
+from dagster_project.sources import Parsed, Records, _files, _pages
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -49,7 +49,12 @@ def _write_pages(folder: Path, case: Mapping[str, Any], raw: Path) -> None:
     )
 
 
-WRITERS = {"pages": _write_pages}
+def _write_files(folder: Path, case: Mapping[str, Any], raw: Path) -> None:
+    files = [folder / file for file in case["files"]]
+    _files.write_manifest({str(file): file.stat().st_size for file in files}, raw)
+
+
+WRITERS = {"pages": _write_pages, "files": _write_files}
 """How the raw folder of a case is made, by the key of case.yaml that lists what was sent."""
 
 CASES = {

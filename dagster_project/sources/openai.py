@@ -386,6 +386,7 @@ def line_item(text: str | None) -> Line:
     evals | gpt-4o-mini-2024-07-18, input           no tier: it may have a price of its own
     gpt-image-1 text, cached input                  <model> <modality>, <meter>
     whisper-1, audio                                seconds, not tokens
+    tts-1, characters                               the unit of the quantity, for want of a better word
     web search tool calls                           a tool, no model
     """
     *prefixes, rest = (text or "").split(" | ")
@@ -409,4 +410,6 @@ def line_item(text: str | None) -> Line:
             )
         if modality == "audio" and not rest_of_words:
             return Line(model=model, meter="audio_seconds")
+        if not modality and rest_of_words in ({"characters"}, {"images"}):
+            return Line(model=model, meter=rest_of_words.pop())
     return Line(meter=next((meter for name, meter in _TOOLS if name in rest.lower()), None))

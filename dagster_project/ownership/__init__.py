@@ -1,0 +1,91 @@
+"""The ownership map: whose is what, read from a folder of YAML files that people edit in pull requests.
+
+    teams:         who pays
+    environments:  canonical names, and what callers write
+    services:      what costs money, how it is recognised (`match`), and whose it is (`team`, `split`
+                   or `shared`), before certain days too (`history`)
+
+`load` tells every mistake at once, each with file:line:column. `OwnershipMap.tables` is the map as the
+warehouse joins it.
+
+A selector matches an identity when all its keys hold. Of several that match, this decides:
+
+1. The lower level. A selector's level is that of its strongest key:
+
+       10 gateway_key   11 gateway_user   12 gateway_team    whom the gateway authenticated
+       20 api_key   21 principal                             who called the provider
+       30 provider_project   40 account                      where it was called
+       50 gateway, provider, model, line_item                nothing that was issued to somebody
+       60 any selector with `tag`                            a claim: heard only where durable identity
+       61 implied: the tag `service` is a service's name     is declared `shared`, or matched nothing
+       62 implied: the tag `team` is a team's name
+
+2. More keys; each tag counts as one.
+3. More exact values, that is fewer globs.
+
+Selectors of two services that are equal in all three and can match the same identity are refused: every
+service has an owner on every day, so both would own it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dagster_project.ownership._reader import Reader
+from dagster_project.ownership.model import (
+    CLAIM_LEVEL,
+    Condition,
+    Mistake,
+    Owner,
+    OwnershipError,
+    OwnershipMap,
+    Place,
+    Selector,
+    Service,
+    Team,
+)
+
+__all__ = [
+    "CLAIM_LEVEL",
+    "Condition",
+    "Mistake",
+    "Owner",
+    "OwnershipError",
+    "OwnershipMap",
+    "Place",
+    "Selector",
+    "Service",
+    "Team",
+    "load",
+]
+
+
+def load(folder: Path) -> OwnershipMap:
+    """Read every .yaml and .yml file in `folder` and below. None at all is a map that owns nothing.
+
+    Raises OwnershipError with every mistake.
+    """
+    if not folder.is_dir():
+        what = "there is no such folder; set CHARGEBACK_OWNERSHIP to the folder of the ownership map"
+        raise OwnershipError(folder, [Mistake(Place(str(folder), 1, 1), what)])
+    reader = Reader()
+    for path in _files(folder):
+        # The folder's name without its path: places are stored in tables, on whatever machine.
+        reader.read_file(path, f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}")
+    reader.read_services()
+    reader.refuse_ties()
+    if reader.mistakes:
+        raise OwnershipError(folder, reader.mistakes)
+    environments = {written: key.text for written, key in reader.environments.items()}
+    return OwnershipMap(reader.teams, environments, reader.services)
+
+
+def _files(folder: Path) -> list[Path]:
+    # Not what is hidden: a mounted Kubernetes config map has every file a second time in `..data`.
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in {".yaml", ".yml"}
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )

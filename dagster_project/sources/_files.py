@@ -1,0 +1,301 @@
+"""Log files of a gateway, on disk or in an object store: which there are, and how the engine reads them.
+
+A path is a glob (`*`, `?`, `[...]`, `**` for any depth) and may name the day: `{date}` is the ISO day,
+`{date:%Y/%m/%d}` any strftime pattern. `s3://`, `gs://` and `az://` are object stores, whose
+credentials and endpoint are the usual environment variables (AWS_..., GOOGLE_..., AZURE_...).
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import obstore
+from duckdb import ConstantExpression as Literal
+from fsspec import AbstractFileSystem
+from obstore.exceptions import BaseError as StoreError
+from obstore.store import from_url
+
+from dagster_project.days import Days
+from dagster_project.errors import SourceError
+from dagster_project.records import COLUMNS
+
+MANIFEST = "files.json"
+SMALL_OBJECT = 2**20
+OBJECTS_AHEAD = 32
+USUAL_RECORD, LARGEST_RECORD = 16 * 2**20, 256 * 2**20
+"""Bytes of a record. The engine's buffers are twice as large on every thread, so the larger figure is for
+logs that were found to need it (images in a request), and for one thread."""
+
+_OBJECT = re.compile(r"(?P<root>(?P<scheme>s3|gs|az)://[^/]+)/(?P<key>.+)", re.DOTALL)
+_PLACE = re.compile(
+    r'in file "(?P<file>.*)",(?: at byte \d+)? in (?P<unit>line|record/value) (?P<number>\d+)'
+)
+
+
+def check(pattern: str) -> str:
+    """`pattern` itself. Raises ValueError when its braces are no date or name more than the day."""
+    try:
+        pattern.format(date=date.min)
+    except (KeyError, IndexError, ValueError):
+        raise ValueError("only {date} or {date:%Y-%m-%d} may stand in braces") from None
+    if re.search("%[-]?[HIMSfpcXTRr]", pattern):
+        raise ValueError("a date may only name the day; write * for the hour")
+    return pattern
+
+
+def find(source: str, pattern: str, days: Days) -> dict[str, int]:
+    """The files of `pattern` for `days` with their sizes in bytes.
+
+    With a date, one more day on each side: a record may arrive after midnight, and LiteLLM names its
+    folders in local time. Raises SourceError when there is no file at all.
+    """
+    patterns = sorted({pattern.format(date=day) for day in days.widened(1)})
+    try:
+        found = {file: size for one in patterns for file, size in _matching(one)}
+    except StoreError as error:
+        raise SourceError(
+            source,
+            f"the object store refused to list it ({type(error).__name__})",
+            where=pattern,
+            remedy="Check the bucket, its endpoint and the credentials in the environment.",
+        ) from None
+    if not found:
+        raise SourceError(
+            source,
+            f"no file matches {patterns[0]}" + (f" .. {patterns[-1]}" if len(patterns) > 1 else ""),
+            where=pattern,
+            remedy="Correct `path`, or the permission to list it.",
+        )
+    return found
+
+
+def write_manifest(files: Mapping[str, int], raw: Path) -> None:
+    (raw / MANIFEST).write_text(json.dumps(files), encoding="utf-8")
+
+
+def read_manifest(raw: Path) -> dict[str, int]:
+    return json.loads((raw / MANIFEST).read_text(encoding="utf-8"))
+
+
+def extract(
+    source: str,
+    connection: duckdb.DuckDBPyConnection,
+    files: Mapping[str, int],
+    columns: Mapping[str, str],
+    projection: str,
+    target: Path,
+) -> None:
+    """Write what the query `projection` says of the table `logged` to the Parquet file `target`.
+
+    `logged` has the `columns` (name to DuckDB type) of all records in the JSON `files`, and `file`;
+    what is not among them is never read into a value. Raises SourceError with file and line.
+    """
+    types = ", ".join(f"{Literal(name)}: {Literal(kind)}" for name, kind in columns.items())
+    copy = f"""copy (
+  with logged as (
+    select * from read_json(?, filename = 'file', columns = {{{types}}}, maximum_object_size = ?)
+  )
+  {projection}
+) to '{target}' (format parquet)"""
+    with _objects_readable(connection, files):
+        try:
+            _copy(connection, copy, list(files))
+        except duckdb.Error as error:
+            raise _unreadable(source, files, error) from None
+
+
+def completed(records: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """All columns of the schema in their exact types; null where `records` has no such column."""
+    said = set(records.columns)
+    return records.project(
+        ", ".join(
+            f"{column.name if column.name in said else 'null'}::{column.type} as {column.name}"
+            for column in COLUMNS
+        )
+    )
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, copy: str, files: list[str]) -> None:
+    try:
+        connection.execute(copy, [files, USUAL_RECORD])
+    except duckdb.InvalidInputException as error:
+        if "maximum_object_size" not in str(error):
+            raise
+        connection.execute("set threads = 1")
+        try:
+            connection.execute(copy, [files, LARGEST_RECORD])
+        finally:
+            connection.execute("reset threads")
+
+
+@contextmanager
+def _objects_readable(connection: duckdb.DuckDBPyConnection, files: Mapping[str, int]) -> Iterator[None]:
+    """While it lasts, `connection` reads those of `files` that are in an object store."""
+    objects = [found for found in map(_OBJECT.fullmatch, files) if found is not None]
+    schemes = {found["scheme"] for found in objects}
+    with ThreadPoolExecutor(OBJECTS_AHEAD) as pool:
+        for scheme in schemes:
+            connection.register_filesystem(_Objects(scheme, files, pool))
+        try:
+            yield
+        finally:
+            for scheme in schemes:
+                connection.unregister_filesystem(scheme)
+
+
+def _unreadable(source: str, files: Mapping[str, int], error: duckdb.Error) -> Exception:
+    """What the engine's `error` means, with file and line; `error` itself when no file is to blame.
+
+    The engine's own text quotes the record, so nothing of it but the place is passed on.
+    """
+    text = str(error)
+    remedy = "Nothing was taken from any file. Have it delivered again, or take the file out of `path`."
+    if place := _PLACE.search(text):
+        malformed = "Malformed" in text[: place.start()]
+        # Of malformed text the engine tells the number after the one it stopped at.
+        number = int(place["number"]) - malformed
+        unit = "line" if place["unit"] == "line" else "record"
+        what = "this is not JSON, or only a part of it" if malformed else "a field has an unexpected type"
+        return SourceError(source, what, where=f"{place['file']}:{number} ({unit} {number})", remedy=remedy)
+    file = max((file for file in files if file in text), key=len, default=None)
+    if file is None:
+        return error
+    if "maximum_object_size" in text:
+        what = f"a record is longer than {LARGEST_RECORD} bytes"
+    else:
+        what = "the file cannot be read to its end: it is gone, damaged or cut off"
+    return SourceError(source, what, where=file, remedy=remedy)
+
+
+def _matching(pattern: str) -> Iterator[tuple[str, int]]:
+    remote = _OBJECT.fullmatch(pattern)
+    if remote is None:
+        # Not Path.glob: it takes no absolute pattern.
+        for name in glob.iglob(str(Path(pattern).expanduser()), recursive=True):  # noqa: PTH207
+            file = Path(name)
+            if file.is_file():
+                yield str(file.absolute()), file.stat().st_size
+        return
+    root, key = remote["root"], remote["key"]
+    wanted = re.compile(_regex(key), re.DOTALL)
+    folder = re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
+    for batch in obstore.list(from_url(root), prefix=folder or None):
+        for entry in batch:
+            if wanted.fullmatch(entry["path"]):
+                yield f"{root}/{entry['path']}", entry["size"]
+
+
+def _regex(pattern: str) -> str:
+    """The regular expression of a glob over object names."""
+    pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+    def piece(match: re.Match[str]) -> str:
+        text = match[0]
+        if text.startswith("[") and text != "[":
+            negated = text.startswith("[!")
+            return (
+                f"[{'^' if negated else ''}{re.escape(text[1 + negated : -1]).replace(re.escape('-'), '-')}]"
+            )
+        return pieces.get(text) or re.escape(text)
+
+    return re.sub(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", piece, pattern, flags=re.DOTALL)
+
+
+class _Objects(AbstractFileSystem):
+    """The objects of a manifest, read-only; small ones are fetched ahead, many at once.
+
+    A gateway may write an object per request. obstore's own fsspec adapter asks seven times for each,
+    because it cannot know what the listing already said, one after another, and refuses names with
+    characters that mean something in a URL or a glob.
+    """
+
+    cachable = False
+
+    def __init__(self, scheme: str, sizes: Mapping[str, int], pool: ThreadPoolExecutor) -> None:
+        super().__init__()
+        self.protocol = scheme
+        self._sizes = sizes
+        self._pool = pool
+        self._names = list(sizes)
+        roots = {found["root"] for found in map(_OBJECT.fullmatch, sizes) if found is not None}
+        self._stores = {root: from_url(root) for root in roots}
+        self._position = {name: position for position, name in enumerate(self._names)}
+        self._coming: dict[str, Future[bytes]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path
+
+    def exists(self, path: str, **_: Any) -> bool:
+        return path in self._sizes
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        return [path] if path in self._sizes else []
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return {"name": path, "size": self._sizes[path], "type": "file"}
+
+    def modified(self, path: str) -> datetime:
+        return datetime(1970, 1, 1, tzinfo=UTC)
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> _Object:
+        size = self._sizes[path]
+        if size > SMALL_OBJECT:
+            return _Object(size, lambda start, end: self._bytes(path, start, end))
+        position = self._position[path]
+        for name in self._names[position : position + OBJECTS_AHEAD]:
+            if name not in self._coming and self._sizes[name] <= SMALL_OBJECT:
+                self._coming[name] = self._pool.submit(self._bytes, name, 0, self._sizes[name])
+        whole = self._coming.pop(path).result()
+        return _Object(size, lambda start, end: whole[start:end])
+
+    def _bytes(self, name: str, start: int, end: int) -> bytes:
+        found = _OBJECT.fullmatch(name)
+        assert found is not None
+        if start >= end:
+            return b""
+        try:
+            store = self._stores[found["root"]]
+            return obstore.get_range(store, found["key"], start=start, end=end).to_bytes()
+        except (StoreError, FileNotFoundError, PermissionError) as error:
+            raise OSError(f"{name}: {type(error).__name__}") from None
+
+
+class _Object(io.RawIOBase):
+    """An object as the file that the engine asks for: it reads pieces of one file on several threads, each
+    a seek and a read, so each thread has a place of its own.
+    """
+
+    def __init__(self, size: int, read: Callable[[int, int], bytes]) -> None:
+        self._size, self._read, self._here = size, read, threading.local()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return getattr(self._here, "place", 0)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence]
+        self._here.place = start + offset
+        return self._here.place
+
+    def read(self, size: int = -1) -> bytes:
+        start = self.tell()
+        data = self._read(start, self._size if size < 0 else min(start + size, self._size))
+        self._here.place = start + len(data)
+        return data

@@ -1,0 +1,122 @@
+"""Rows of a gateway's PostgreSQL table, streamed to compressed NDJSON.
+
+Through ADBC: it is a dependency already and needs nothing but Polars to hand out rows.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from adbc_driver_manager import Error as DriverError
+from adbc_driver_postgresql import dbapi
+
+from dagster_project.errors import SourceError
+
+ROWS_AT_ONCE = 20_000
+
+_OF_PRISMA = {
+    "schema",
+    "connection_limit",
+    "pool_timeout",
+    "pgbouncer",
+    "socket_timeout",
+    "statement_cache_size",
+}
+"""What a gateway's own DATABASE_URL may hold for its Node or Prisma client and libpq refuses to know."""
+
+
+class Table:
+    """One table, open for reading. `columns` are the names that its generation of the schema has."""
+
+    def __init__(self, source: str, connection: dbapi.Connection, name: str, schema: str | None) -> None:
+        self._source = source
+        self._connection = connection
+        self._where = f"table {name}" if schema is None else f"table {schema}.{name}"
+        within = "any(current_schemas(false))" if schema is None else _text(schema)
+        rows = self._rows(
+            "select table_schema::text, column_name::text from information_schema.columns "
+            f"where table_name = {_text(name)} and table_schema = {within}"
+        )
+        if not rows:
+            raise SourceError(
+                source,
+                "there is no such table, or this user may not read it",
+                where=self._where,
+                remedy="Correct `database_url` (its `?schema=` names the schema), or grant SELECT.",
+            )
+        self.columns = frozenset(column for _, column in rows)
+        self.name = f"{_name(rows[0][0])}.{_name(name)}"
+
+    def require(self, columns: frozenset[str]) -> None:
+        """Raises SourceError naming the `columns` that the table lacks."""
+        missing = sorted(columns - self.columns)
+        if missing:
+            raise SourceError(
+                self._source,
+                f"there is no column {', '.join(missing)}",
+                where=self._where,
+                remedy="No known generation of the gateway's schema lacks it; point to its own table.",
+            )
+
+    def write_lines(self, query: str, file: Path) -> None:
+        """Write the one text column of `query` to `file`, a line per row, a few thousand rows at a time."""
+        with (
+            _told(self._source, self._where),
+            self._connection.cursor() as cursor,
+            gzip.open(file, "wt", encoding="utf-8", compresslevel=1) as lines,
+        ):
+            cursor.execute(f"declare chargeback no scroll cursor for {query}")
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+            while True:
+                cursor.execute(f"fetch {ROWS_AT_ONCE} from chargeback")
+                batch = cursor.fetch_polars().to_series()
+                if batch.is_empty():
+                    return
+                lines.writelines(f"{line}\n" for line in batch)
+
+    def _rows(self, query: str) -> list[tuple[str, ...]]:
+        with _told(self._source, self._where), self._connection.cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetch_polars().rows()
+
+
+@contextmanager
+def table(source: str, url: str, name: str) -> Iterator[Table]:
+    """Open table `name` of the database at `url`, whose `?schema=` may say the schema.
+
+    Raises SourceError; no message holds the URL, because a password is in it.
+    """
+    parts = urlsplit(url)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    ours = urlunsplit(parts._replace(query=urlencode([o for o in options if o[0] not in _OF_PRISMA])))
+    with _told(source, f"database of table {name}"):
+        connection = dbapi.connect(ours)
+    with connection:
+        yield Table(source, connection, name, dict(options).get("schema"))
+
+
+@contextmanager
+def _told(source: str, where: str) -> Iterator[None]:
+    try:
+        yield
+    except DriverError as error:
+        # Of the server's text only its first line: the next ones quote the query or the row.
+        said = str(error).partition("\n")[0].removeprefix("IO: ").removeprefix("[libpq] ")
+        raise SourceError(
+            source,
+            said,
+            where=where,
+            remedy="Check `database_url`, that the server is up, and that the user may read the table.",
+        ) from None
+
+
+def _name(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,240 @@
+"""Log files: which of them belong to a day, every form they come in, and what a broken one is told as."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import boto3
+import duckdb
+import pytest
+from moto.server import ThreadedMotoServer
+
+from dagster_project.days import Days
+from dagster_project.errors import SourceError
+from dagster_project.sources import _files
+
+DAY = Days(date(2026, 11, 21), date(2026, 11, 21))
+COLUMNS = {"n": "BIGINT", "said": "STRUCT(who VARCHAR, times BIGINT)"}
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('{"n": 1}\n', encoding="utf-8")
+
+
+def found(folder: Path, pattern: str, days: Days = DAY) -> list[str]:
+    files = _files.find("gateway", f"{folder}/{pattern}", days)
+    return sorted(str(Path(file).relative_to(folder)) for file in files)
+
+
+def read(files: dict[str, int], target: Path) -> list[int]:
+    with duckdb.connect() as engine:
+        _files.extract("gateway", engine, files, COLUMNS, "select n, said from logged", target)
+        return [n for (n,) in engine.sql(f"select n from read_parquet('{target}') order by n").fetchall()]
+
+
+def read_one(file: Path) -> list[int]:
+    return read({str(file): file.stat().st_size}, file.parent / "out.parquet")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.json", ["a.json"]),
+        ("*/*.json", ["growth/b.json"]),
+        ("**/*.json", ["a.json", "growth/2026/c.json", "growth/b.json"]),
+        ("growth/[ab].json", ["growth/b.json"]),
+        ("?.json", ["a.json"]),
+    ],
+)
+def test_a_glob(tmp_path: Path, pattern: str, names: list[str]) -> None:
+    touch(tmp_path, "a.json", "growth/b.json", "growth/2026/c.json", "growth/2026/c.txt")
+    assert found(tmp_path, pattern) == names
+
+
+def test_a_date_means_the_asked_days_and_one_on_each_side(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{day}/a.json" for day in Days(date(2026, 11, 18), date(2026, 11, 25))))
+    assert found(tmp_path, "{date}/*.json") == [f"2026-11-{day}/a.json" for day in (20, 21, 22)]
+    two_days = Days(date(2026, 11, 21), date(2026, 11, 22))
+    assert found(tmp_path, "{date:%Y-%m-%d}/*.json", two_days) == [
+        f"2026-11-{day}/a.json" for day in (20, 21, 22, 23)
+    ]
+    assert found(tmp_path, "{date:%Y-%m}-*/*.json", two_days) == [
+        f"2026-11-{day}/a.json" for day in range(18, 26)
+    ]
+
+
+def test_a_day_without_files_is_empty_only_beside_one_that_has_some(tmp_path: Path) -> None:
+    touch(tmp_path, "2026-11-20/a.json")
+    assert found(tmp_path, "{date}/*.json") == ["2026-11-20/a.json"]
+    with pytest.raises(
+        SourceError, match=r"no file matches .*2026-11-22/\*\.json \.\. .*2026-11-24/\*\.json"
+    ):
+        found(tmp_path, "{date}/*.json", Days(date(2026, 11, 23), date(2026, 11, 23)))
+
+
+def test_every_form_of_file(tmp_path: Path) -> None:
+    lines = '{"n": 1}\n\n{"n": 2, "unread": {"deep": []}}\n'
+    (tmp_path / "lines.ndjson").write_text(lines, encoding="utf-8")
+    (tmp_path / "unended.log").write_text(lines.rstrip(), encoding="utf-8")
+    (tmp_path / "array.json").write_text('[{"n": 1},\n{"n": 2}]', encoding="utf-8")
+    (tmp_path / "indented.json").write_text('{\n  "n": 1\n}\n{\n  "n": 2\n}', encoding="utf-8")
+    (tmp_path / "lines.ndjson.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "array.json.gz").write_bytes(gzip.compress(b'[{"n": 1}, {"n": 2}]'))
+    (tmp_path / "with a byte order mark.json").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    (tmp_path / "it's [odd] *.json").write_text(lines, encoding="utf-8")
+    with duckdb.connect() as engine:
+        values = "select unnest([1, 2]) as n"
+        engine.execute(f"copy ({values}) to '{tmp_path}/lines.json.zst' (format json, compression zstd)")
+    files = _files.find("gateway", f"{tmp_path}/*.*", DAY)
+    assert len(files) == 9
+    for file in files:
+        assert read_one(Path(file)) == [1, 2], file
+    assert read(files, tmp_path / "all.parquet") == [1] * 9 + [2] * 9
+
+
+def test_an_empty_file_holds_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.touch()
+    assert read_one(file) == []
+
+
+def test_a_record_far_above_the_usual_size(tmp_path: Path) -> None:
+    file = tmp_path / "a.ndjson"
+    record = {"image": "x" * (2 * _files.USUAL_RECORD), "n": 2}
+    file.write_text('{"n": 1}\n' + json.dumps(record) + '\n{"n": 3}\n', encoding="utf-8")
+    assert read_one(file) == [1, 2, 3]
+
+
+GOOD = b'{"n": 1, "said": {"times": 1}}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place", "what"),
+    [
+        ("a.ndjson", GOOD * 2 + b'{"n" secret}\n' + GOOD, "a.ndjson:3 (line 3)", "not JSON"),
+        ("a.ndjson", b'{"n" secret}\n' + GOOD, "a.ndjson:1 (record 1)", "not JSON"),
+        ("a.ndjson", GOOD + b'{"n": 2, "secret', "a.ndjson:2 (line 2)", "not JSON"),
+        ("a.ndjson", GOOD + b'{"n": 2, "said": "secret"}\n', "a.ndjson:2 (line 2)", "unexpected type"),
+        ("a.ndjson", GOOD + b'{"n": 2, "said": {"times": "secret"}}\n', "a.ndjson:2 (line 2)", "unexpected"),
+        ("a.ndjson", GOOD + b'"secret"\n', "a.ndjson:2 (line 2)", "unexpected type"),
+        ("a.ndjson", GOOD + b'{"secret": "\xff"}\n', "a.ndjson:2 (line 2)", "not JSON"),
+        ("a.json", b'[{"n": 1}, {"n": "secret"}]', "a.json:2 (record 2)", "unexpected type"),
+        ("a.json", '{"secret": 1}'.encode("utf-16"), "a.json:1 (record 1)", "not JSON"),
+        ("a.json", gzip.compress(GOOD, mtime=0), "a.json:1 (record 1)", "not JSON"),
+        ("a.json.gz", gzip.compress(GOOD * 9999, mtime=0)[:-20], "a.json.gz", "cannot be read to its end"),
+        ("a.json.gz", GOOD, "a.json.gz", "cannot be read to its end"),
+        (
+            "a.ndjson",
+            GOOD * 300_000 + b'{"n": "secret"}\n' + GOOD,
+            "a.ndjson:300001 (line 300001)",
+            "unexpected",
+        ),
+    ],
+)
+def test_a_broken_file_is_told_by_its_place_and_never_quoted(
+    tmp_path: Path, name: str, content: bytes, place: str, what: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError) as error:
+        read_one(tmp_path / name)
+    assert error.value.where == str(tmp_path / place)
+    assert what in error.value.what
+    assert "secret" not in str(error.value)
+
+
+def test_a_file_that_went_away_after_it_was_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a.json")
+    files = _files.find("gateway", f"{tmp_path}/*.json", DAY)
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(SourceError, match=r"a\.json: the file cannot be read to its end: it is gone"):
+        read(files, tmp_path / "out.parquet")
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket of an S3 server, which the environment points to. Its URL."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="logs")
+    yield "s3://logs"
+    boto3.resource("s3", endpoint_url=endpoint).Bucket("logs").objects.delete()
+
+
+def put(endpoint: str, objects: dict[str, bytes]) -> None:
+    client = boto3.client("s3", endpoint_url=endpoint)
+    for key, body in objects.items():
+        client.put_object(Bucket="logs", Key=key, Body=body)
+
+
+def test_objects_of_a_bucket(bucket: str, endpoint: str, tmp_path: Path) -> None:
+    put(
+        endpoint,
+        {
+            "gw/2026-11-21/a.json": b'{"n": 1}',
+            f"gw/growth/2026-11-21/time-01_{'x' * 400}.json": b'{"n": 2}',
+            "gw/team [eu] *?/2026-11-21/a+b=c%20#&é.json": b'{"n": 3}',
+            "gw/2026-11-20/batch_23-59.jsonl.gz": gzip.compress(b'{"n": 4}\n{"n": 5}\n'),
+            "gw/2026-11-22/posted.json": b'[{"n": 6}, null]',
+            "gw/2026-11-22/large.json": b'{"n": 7, "image": "' + b"x" * (20 * 2**20) + b'"}\n{"n": 8}',
+            "gw/2026-11-22/large.json.gz": gzip.compress(
+                b'{"n": 10, "noise": "' + random.Random(1).randbytes(2**21).hex().encode() + b'"}'
+            ),
+            "gw/2026-11-23/later.json": b'{"n": 90}',
+            "gw/2026-11-21/read.me": b"nothing",
+            **{f"gw/2026-11-21/many/{number}.json": b'{"n": 9}' for number in range(100)},
+            "other/2026-11-21/a.json": b'{"n": 91}',
+        },
+    )
+    files = _files.find("gateway", f"{bucket}/gw/**/{{date}}/**/*.json*", DAY)
+    assert read(files, tmp_path / "out.parquet") == [1, 2, 3, 4, 5, 6, 7, 8, *[9] * 100, 10, None]
+
+
+def test_globs_mean_the_same_in_a_bucket(bucket: str, endpoint: str) -> None:
+    put(endpoint, dict.fromkeys(("a.json", "b/a.json", "b/c/a.json", "b/[x].json", "b/!.json"), b"{}"))
+
+    def keys(pattern: str) -> list[str]:
+        return sorted(_files.find("gateway", f"{bucket}/{pattern}", DAY))
+
+    assert keys("*.json") == [f"{bucket}/a.json"]
+    assert keys("**/a.json") == [f"{bucket}/{key}" for key in ("a.json", "b/a.json", "b/c/a.json")]
+    assert keys("b/?.json") == [f"{bucket}/b/!.json", f"{bucket}/b/a.json"]
+    assert keys("b/[!a-z].json") == [f"{bucket}/b/!.json"]
+    assert keys("b/[[]x].json") == [f"{bucket}/b/[x].json"]
+    with pytest.raises(SourceError, match=r"no file matches s3://logs/c/\*"):
+        keys("c/*")
+
+
+def test_an_object_cut_off_is_told_by_its_name(bucket: str, endpoint: str, tmp_path: Path) -> None:
+    put(endpoint, {"a.json.gz": gzip.compress(GOOD * 9999)[:-20]})
+    with pytest.raises(SourceError, match=r"s3://logs/a\.json\.gz: the file cannot be read to its end"):
+        read(_files.find("gateway", f"{bucket}/*", DAY), tmp_path / "out.parquet")
+
+
+def test_an_object_that_went_away_after_it_was_listed(bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read to its end: it is gone"):
+        read({f"{bucket}/a.json": 9}, tmp_path / "out.parquet")
+
+
+def test_a_bucket_that_refuses(bucket: str) -> None:
+    with pytest.raises(SourceError, match="the object store refused to list it") as error:
+        _files.find("gateway", "s3://of-somebody-else/*.json", DAY)
+    assert "hush" not in str(error.value)
