@@ -155,9 +155,7 @@ def _write_day(connection: duckdb.DuckDBPyConnection, staged: Path, day: date, f
         empty_records(connection, file)
         return 0
     rows = f"read_parquet({[str(part) for part in parts]})"
-    total, distinct = connection.sql(
-        f"select count(*), count(distinct record_id) from {rows}"
-    ).fetchall()[0]
+    total, distinct = connection.sql(f"select count(*), count(distinct record_id) from {rows}").fetchall()[0]
     names = ", ".join(column.name for column in COLUMNS)
     once = (
         ""
@@ -189,9 +187,7 @@ def _check_day(
     }
     figures = [*broken.values(), "count(*)", "sum(billed_cost)", "sum(reported_cost)", tokens]
     row = connection.sql(f"select {', '.join(figures)} from read_parquet('{file}')").fetchall()[0]
-    problems = [
-        f"{what} in {count} rows of {day}" for what, count in zip(broken, row, strict=False) if count
-    ]
+    problems = [f"{what} in {count} rows of {day}" for what, count in zip(broken, row, strict=False) if count]
     if problems:
         raise ContractError(source=source, kind=kind, problems=problems)
     rows, billed, reported, total_tokens = row[len(broken) :]

@@ -80,9 +80,7 @@ COLUMNS: tuple[Column, ...] = (
         "usage on completion.",
         required=True,
     ),
-    Column(
-        "provider", "VARCHAR", "provider identity", "Who bills: openai, anthropic, ...", required=True
-    ),
+    Column("provider", "VARCHAR", "provider identity", "Who bills: openai, anthropic, ...", required=True),
     Column("account_id", "VARCHAR", "provider identity", "Organisation or billing account."),
     Column(
         "provider_project_id",
@@ -139,9 +137,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("attempt", "INTEGER", "outcome", "0 the first, 1.. retries and fallbacks."),
     Column("status", "VARCHAR", "outcome", "`ok`, `error` or `cancelled`; requests only."),
     Column("http_status", "INTEGER", "outcome", "HTTP status of the upstream call."),
-    Column(
-        "is_cache_hit", "BOOLEAN", "outcome", "Answered by the gateway's cache: free at the provider."
-    ),
+    Column("is_cache_hit", "BOOLEAN", "outcome", "Answered by the gateway's cache: free at the provider."),
     Column("is_streaming", "BOOLEAN", "outcome", "Whether the answer was streamed."),
     Column("latency_ms", "BIGINT", "outcome", "Milliseconds from start to end."),
     Column("ttft_ms", "BIGINT", "outcome", "Milliseconds to the first token."),
@@ -174,9 +170,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("reasoning_tokens", "BIGINT", "detail", "Already included in `output_tokens`."),
     Column("billed_cost", MONEY, "money", "Amount of a charge line, in `currency`; charges only."),
     Column("list_cost", MONEY, "money", "The line before discounts, where the bill says it."),
-    Column(
-        "reported_cost", MONEY, "money", "What the gateway thinks it cost, in USD: evidence, not money."
-    ),
+    Column("reported_cost", MONEY, "money", "What the gateway thinks it cost, in USD: evidence, not money."),
     Column("currency", "VARCHAR", "money", "ISO 4217, upper case; charges only."),
     Column(
         "charge_category",

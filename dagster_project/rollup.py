@@ -54,9 +54,7 @@ def write(
     """
     connection.execute(f"create temp table rolled as {_rolled(records, active_tags)}")
     try:
-        connection.execute(
-            f"copy ({_long(active_tags)}) to '{target}' (format parquet, compression zstd)"
-        )
+        connection.execute(f"copy ({_long(active_tags)}) to '{target}' (format parquet, compression zstd)")
     finally:
         connection.execute("drop table rolled")
 

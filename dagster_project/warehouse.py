@@ -90,9 +90,7 @@ def publish(lake: Lake) -> Published:
         marts = build.sql(
             "select table_name from information_schema.tables where table_schema = 'main' order by all"
         ).fetchall()
-        rows = {
-            name: build.sql(f'select count(*) from main."{name}"').fetchall()[0][0] for (name,) in marts
-        }
+        rows = {name: build.sql(f'select count(*) from main."{name}"').fetchall()[0][0] for (name,) in marts}
         sums = build.sql(
             "select coalesce(sum(billed_usd), 0), coalesce(sum(attributed_usd), 0), "
             "coalesce(sum(difference_usd), 0) from reconciliation_daily"

@@ -21,7 +21,9 @@ def split():
     macros = jinja2.Environment().from_string(MACROS.read_text(encoding="utf-8")).module
     share = macros.duckdb__exact_share("amount", "weight", "upto", "total", "1000000000000")
     query = f"""
-        with weights as (select unnest(?::hugeint[]) as weight, generate_subscripts(?::hugeint[], 1) as place),
+        with weights as (
+            select unnest(?::hugeint[]) as weight, generate_subscripts(?::hugeint[], 1) as place
+        ),
         cumulated as (
             select ?::decimal(38, 12) as amount, weight, place, sum(weight) over (order by place) as upto,
                 sum(weight) over () as total

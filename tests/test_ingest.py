@@ -199,7 +199,9 @@ def test_contexts_are_banded_by_what_they_exceed(books, context, band):
     books.asked(MONDAY, "a", "k", "vk", context_tokens=context, input_tokens=1)
     books.pull(Days(MONDAY, MONDAY))
     file = books.lake.rollup("request", "gateway", MONDAY)
-    assert duckdb.sql(f"select distinct context_above_tokens from read_parquet('{file}')").fetchall() == [(band,)]
+    assert duckdb.sql(f"select distinct context_above_tokens from read_parquet('{file}')").fetchall() == [
+        (band,)
+    ]
 
 
 def test_a_parsed_relation_is_filed_by_day_and_neighbours_are_left_out(home):

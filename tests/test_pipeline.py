@@ -1,4 +1,4 @@
-"""The whole pipeline as its users run it: `chargeback run` on Acme, Dagster, dbt, and readers all the while."""
+"""The whole pipeline as its users run it: `chargeback run` on Acme, and readers all the while."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 import httpx
 import pytest
+from dagster import AssetKey, DagsterInstance
 
 from dagster_project.days import Days
 from dagster_project.demo import company, providers
@@ -99,7 +100,9 @@ def pulled(acme) -> Deployment:
 
 def test_the_published_marts_sum_to_the_bill(pulled):
     billed = sum(amount for (amount,) in bill(pulled, "first"))
-    rows = pulled.query("select sum(billed_usd), sum(attributed_usd), max(abs(difference_usd)) from reconciliation_daily")
+    rows = pulled.query(
+        "select sum(billed_usd), sum(attributed_usd), max(abs(difference_usd)) from reconciliation_daily"
+    )
     assert rows == [(billed, billed, 0)]
     for breakdown in ("chargeback_daily", "chargeback_by_team", "chargeback_by_project"):
         assert pulled.query(f"select sum(cost_usd) from {breakdown}") == [(billed,)]
@@ -109,7 +112,8 @@ def bill(acme: Deployment, version: str) -> list[tuple[Decimal]]:
     """What the providers bill, from the simulation's own books: never read by the pipeline."""
     file = acme.simulation.folder / "charges.parquet"
     return duckdb.sql(
-        f"select sum(cost_usd)::decimal(38, 12) from read_parquet('{file}') where seen in ('both', '{version}')"
+        f"select sum(cost_usd)::decimal(38, 12) from read_parquet('{file}') "
+        f"where seen in ('both', '{version}')"
     ).fetchall()
 
 
@@ -136,9 +140,7 @@ def test_running_again_changes_nothing_and_readers_see_no_failure(pulled):
     assert len({str(read) for read in reads}) == 1
 
 
-def test_the_runs_are_recorded_in_the_instance(pulled, monkeypatch):
-    from dagster import AssetKey, DagsterInstance
-
+def test_the_runs_are_recorded_in_the_instance(pulled):
     with DagsterInstance.from_config(str(pulled.home / "dagster")) as instance:
         for source in ("openai", "anthropic", "gateway"):
             days = instance.get_materialized_partitions(AssetKey(source))
@@ -195,7 +197,8 @@ def test_a_wrong_total_blocks_publication(pulled):
     good = day.read_bytes()
     scratch = day.with_name("scratch.parquet")
     duckdb.sql(
-        f"copy (select * replace ('EUR' as currency) from read_parquet('{day}')) to '{scratch}' (format parquet)"
+        f"copy (select * replace ('EUR' as currency) from read_parquet('{day}')) "
+        f"to '{scratch}' (format parquet)"
     )
     scratch.replace(day)
     try:

@@ -1,4 +1,4 @@
-"""sources.yaml: every mistake is told with its entry and field, and no secret is ever in it or in a message."""
+"""sources.yaml: every mistake is told with its entry and field, and no secret is in it or in a message."""
 
 from __future__ import annotations
 

@@ -40,9 +40,13 @@ def _asset(source: Source, active_tags: tuple[str, ...]) -> dg.AssetsDefinition:
 
 
 def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
-    header = ["| day | kind | rows | billed cost | reported cost (USD) | tokens |", "|---|---|--:|--:|--:|--:|"]
+    header = [
+        "| day | kind | rows | billed cost | reported cost (USD) | tokens |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
     rows = [
-        f"| {part.day} | {part.kind} | {part.rows} | {part.billed_cost} | {part.reported_cost} | {part.tokens} |"
+        f"| {part.day} | {part.kind} | {part.rows} | {part.billed_cost} | {part.reported_cost} "
+        f"| {part.tokens} |"
         for part in report.by_day
     ]
     billed = [part.billed_cost for part in report.by_day if part.billed_cost is not None]

@@ -129,5 +129,5 @@ def kind_of(node: Node) -> str:
 
 
 def _place_of(raw: bytes, offset: int, file: str) -> Place:
-    before = raw[:offset].decode("utf-8")
+    before = raw[:offset].decode("utf-8", errors="replace")
     return Place(file, before.count("\n") + 1, len(before) - before.rfind("\n"))

@@ -107,6 +107,4 @@ def load_settings() -> settings.Settings:
 
 def configured() -> Mapping[str, Source]:
     """The sources of this deployment, by name. Raises ConfigError."""
-    return {
-        name: Source(entry, modules()[entry.type]) for name, entry in load_settings().entries.items()
-    }
+    return {name: Source(entry, modules()[entry.type]) for name, entry in load_settings().entries.items()}
