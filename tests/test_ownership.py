@@ -821,7 +821,7 @@ def test_a_glob_means_in_sql_what_it_means_here(glob: str, text: str) -> None:
     if pattern is None:
         assert not set("*?") & set(glob)
         return
-    (found,) = duckdb.execute(r"select ? like ? escape '\'", [text, pattern]).fetchone()
+    ((found,),) = duckdb.execute(r"select ? like ? escape '\'", [text, pattern]).fetchall()
     assert found == globs_overlap(glob, text) == fnmatchcase(text, glob)
 
 

@@ -1,4 +1,4 @@
-{# Selectors from this level on are claims (tags); all below are durable identity. See dagster_project/ownership.py. #}
+{# Selectors from this level on are claims (tags); all below are durable identity. See dagster_project/ownership/. #}
 {% macro claim_level() -%} 60 {%- endmacro %}
 
 {# What decided, in words, for a selector's level. #}

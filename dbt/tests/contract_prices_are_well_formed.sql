@@ -1,4 +1,5 @@
--- A row that sets no price or two, holds on no day, or competes with another that says as much, changes bills by accident.
+-- A row that sets no price or two, holds on no day, or competes with another that says as much, changes bills by
+-- accident.
 with judged as (
     select
         contract.*,

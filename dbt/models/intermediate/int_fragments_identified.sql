@@ -22,7 +22,7 @@ identified as (
         case
             when requests.tags is not null
                 then map_from_entries(
-                    list_filter(map_entries(requests.tags), lambda tag: list_contains(deciding.tag_keys, tag.key))
+                    list_filter(map_entries(requests.tags), lambda tag: list_contains(deciding.tag_keys, tag.key)) -- noqa: RF01
                 )
         end as deciding_tags
     from {{ ref("int_fragments_cut") }} as fragments
