@@ -35,8 +35,17 @@ DEFAULT_ACTIVE_TAGS = (
 
 
 def home() -> Path:
-    """`CHARGEBACK_HOME`: lake, raw pages, build file and the published warehouse."""
-    return Path(os.environ.get("CHARGEBACK_HOME") or CHECKOUT / "data").absolute()
+    """`CHARGEBACK_HOME`: lake, raw pages, build file and the published warehouse.
+
+    Raises ConfigError for a path that the engine would take for a pattern or a quotation.
+    """
+    folder = Path(os.environ.get("CHARGEBACK_HOME") or CHECKOUT / "data").absolute()
+    special = sorted(set(str(folder)) & set("'\"*?[]{}\\"))
+    if special:
+        raise ConfigError(
+            "CHARGEBACK_HOME", [f"{folder} contains {' '.join(special)}; choose another folder"]
+        )
+    return folder
 
 
 def sources_file() -> Path:

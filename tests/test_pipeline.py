@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -147,6 +151,54 @@ def test_the_runs_are_recorded_in_the_instance(pulled):
             assert days == {str(day) for day in DAYS}
         metadata = instance.get_latest_materialization_event(AssetKey("fct_cost_allocations"))
         assert metadata.asset_materialization.metadata["dagster/row_count"].value > 0
+
+
+def test_the_queries_of_the_readme_run(pulled):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    queries = re.search(r"```sql\n(.*?)```", readme, flags=re.DOTALL)[1].split(";")
+    for query in queries:
+        if query.strip():
+            assert pulled.query(query), query
+
+
+def test_the_ui_has_the_schedules_on_and_the_days_materialised(pulled):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ui = subprocess.Popen(
+        [str(Path(sys.executable).with_name("chargeback")), "ui", "--port", str(port)],
+        env={**os.environ, **pulled.environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    question = """{ repositoriesOrError { ... on RepositoryConnection { nodes {
+        schedules { name scheduleState { status } } sensors { name sensorState { status } } } } }
+      assetNodeOrError(assetKey: {path: ["openai"]}) { ... on AssetNode {
+        partitionStats { numMaterialized } } } }"""
+    try:
+        answer = _ask(f"http://127.0.0.1:{port}/graphql", question, until=time.monotonic() + 90)
+    finally:
+        ui.terminate()
+        ui.wait(timeout=60)
+    (code_location,) = answer["repositoriesOrError"]["nodes"]
+    assert {s["name"]: s["scheduleState"]["status"] for s in code_location["schedules"]} == {
+        "daily_anthropic": "RUNNING",
+        "daily_gateway": "RUNNING",
+        "daily_openai": "RUNNING",
+    }
+    assert [sensor["sensorState"]["status"] for sensor in code_location["sensors"]] == ["RUNNING"]
+    assert answer["assetNodeOrError"]["partitionStats"]["numMaterialized"] == len(DAYS)
+
+
+def _ask(url: str, question: str, until: float) -> dict:
+    """The answer of Dagster's web server, once it is there and has loaded the code location."""
+    while time.monotonic() < until:
+        with suppress(httpx.TransportError, httpx.HTTPStatusError):
+            answer = httpx.post(url, json={"query": question}, timeout=30).raise_for_status().json()["data"]
+            if answer["repositoriesOrError"].get("nodes"):
+                return answer
+        time.sleep(1)
+    pytest.fail("the UI did not come up")
 
 
 def test_sources_lists_the_last_good_day(pulled):

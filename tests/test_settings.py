@@ -106,3 +106,10 @@ def test_the_shipped_file_is_valid_and_empty(monkeypatch):
     monkeypatch.delenv("CHARGEBACK_SOURCES", raising=False)
     assert sources.configured() == {}
     assert sources.load_settings().active_tags == settings.DEFAULT_ACTIVE_TAGS
+
+
+@pytest.mark.parametrize("folder", ["it's", "a*b", "a[0]", "{date}"])
+def test_a_home_that_would_be_a_pattern_is_refused(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("CHARGEBACK_HOME", str(tmp_path / folder))
+    with pytest.raises(ConfigError, match="choose another folder"):
+        settings.home()
