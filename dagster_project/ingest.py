@@ -182,6 +182,8 @@ def _check_day(
         f"`record_kind` is not {kind}": f"count(*) filter (record_kind <> '{kind}')",
         "`billed_cost` is null": f"count(*) filter ('{kind}' = 'charge' and billed_cost is null)",
         "`currency` is null": f"count(*) filter ('{kind}' = 'charge' and currency is null)",
+        "`charge_category` is null": f"count(*) filter ('{kind}' = 'charge' and charge_category is null)",
+        "`requests` is null": f"count(*) filter ('{kind}' = 'request' and requests is null)",
         "money or charge text on a record that is no charge": "count(*) filter "
         f"('{kind}' <> 'charge' and coalesce(billed_cost::varchar, currency, line_item) is not null)",
     }

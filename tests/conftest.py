@@ -48,7 +48,7 @@ class Books:
     usage: list[Row] = field(default_factory=list)
     requests: list[Row] = field(default_factory=list)
 
-    def charge(self, day: date, account: str, amount: str, **named: Any) -> None:
+    def charge(self, day: date, account: str | None, amount: str, **named: Any) -> None:
         row = {
             "provider": "openai",
             "account_id": account,
@@ -60,7 +60,7 @@ class Books:
         }
         self.charges.append(_dated(row, day, f"charge {len(self.charges)}"))
 
-    def used(self, day: date, account: str, key: str | None, **counted: Any) -> None:
+    def used(self, day: date, account: str | None, key: str | None, **counted: Any) -> None:
         row = {
             "provider": "openai",
             "account_id": account,

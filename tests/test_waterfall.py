@@ -103,9 +103,9 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
 
     # long context is billed apart, and the usage report does not know whose it was
     long = {"model": "gpt-5.5", "meter": "input", "service_tier": "standard"}
-    tokens = {"quantity_unit": "tokens", **long}
-    books.charge(DAY, "long", "10.00", context_tier="long", quantity=Decimal(1 * M), **tokens)
-    books.charge(DAY, "long", "15.00", context_tier="short", quantity=Decimal(3 * M), **tokens)
+    of_long = {"quantity_unit": "tokens", **long}
+    books.charge(DAY, "long", "10.00", context_tier="long", quantity=Decimal(1 * M), **of_long)
+    books.charge(DAY, "long", "15.00", context_tier="short", quantity=Decimal(3 * M), **of_long)
     books.used(DAY, "long", "key_gateway", input_tokens=2 * M, model="gpt-5.5")
     books.used(DAY, "long", "key_cron", input_tokens=2 * M, model="gpt-5.5")
     deep = {"model": "gpt-5.5", "input_tokens": 1 * M, "context_tokens": 300_000}
@@ -157,6 +157,63 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     books.used(DAY, "coarse", "key_cron", input_tokens=3 * M, **both)
     books.used(DAY, "coarse", "key_nobody", input_tokens=1 * M, **both)
 
+    # a bill without a usage report whose line names no meter
+    books.charge(DAY, "no meter", "10.00", **both)
+    books.asked(DAY, "no meter", "key_gateway", "vk_support", input_tokens=1 * M, output_tokens=1000, **both)
+
+    # the usage report only counts requests
+    books.charge(DAY, "counted", "3.00", line_item="Something")
+    books.used(DAY, "counted", "key_cron", requests=10, **both)
+
+    # what the groups of a bill leave out is usage that is billed
+    books.charge(DAY, "adjusted", "10.00", charge_category="adjustment")
+    books.used(DAY, "adjusted", "key_cron", input_tokens=4 * M, **both)
+
+    # the bill names no key, but the gateway knows which one it used
+    four_million = {"quantity": Decimal(4 * M), "quantity_unit": "tokens", "meter": "input", **gpt4o}
+    books.charge(DAY, "key of the route", "10.00", **four_million)
+    books.asked(DAY, "key of the route", "key_cron", "vk_unknown", input_tokens=4 * M, **both)
+
+    # a credit before any bill or usage report is in
+    books.charge(DAY, "early credit", "-1.50", charge_category="credit")
+    books.asked(DAY, "early credit", "key_gateway", "vk_support", input_tokens=2 * M, **both)
+
+    # lines beside the usage follow it where there is no usage report, too; other units weigh nothing
+    books.charge(DAY, "bill and credit", "10.00", **four_million)
+    books.charge(DAY, "bill and credit", "-2.00", charge_category="credit")
+    books.asked(DAY, "bill and credit", "key_gateway", "vk_support", input_tokens=1 * M, **both)
+    books.charge(DAY, "bill and seats", "10.00", **four_million)
+    seats = {"line_item": "Seats", "quantity": Decimal(5), "quantity_unit": "seats"}
+    books.charge(DAY, "bill and seats", "100.00", **seats)
+    books.asked(DAY, "bill and seats", "key_gateway", "vk_support", input_tokens=1 * M, **both)
+    books.charge(DAY, "bill and refund", "10.00", **four_million)
+    books.charge(DAY, "bill and refund", "-2.50", **{**four_million, "quantity": Decimal(-1 * M)})
+    books.asked(DAY, "bill and refund", "key_gateway", "vk_support", input_tokens=2 * M, **both)
+
+    # long contexts as above, of requests in a tier that the usage report does not have
+    books.charge(DAY, "long tier", "10.00", context_tier="long", quantity=Decimal(1 * M), **of_long)
+    books.charge(DAY, "long tier", "15.00", context_tier="short", quantity=Decimal(3 * M), **of_long)
+    books.used(DAY, "long tier", "key_gateway", input_tokens=4 * M, model="gpt-5.5")
+    books.asked(DAY, "long tier", "key_gateway", "vk_support", service_tier="priority", **deep)
+    for _ in range(3):
+        books.asked(DAY, "long tier", "key_gateway", "vk_search", service_tier="priority", **shallow)
+
+    # usage that names no model does not take what names one
+    books.charge(DAY, "beside", "10.00", **both)
+    books.used(DAY, "beside", "key_cron", input_tokens=4 * M, model="gpt-4o-2024-08-06")
+    books.used(DAY, "beside", None, **stored, other_meters={"vector_store_bytes": Decimal(123)})
+
+    # a credit follows the money, not the tokens of a model that nobody prices
+    books.charge(DAY, "money", "100.00", meter="output", **gpt4o)
+    books.charge(DAY, "money", "1.00", meter="input", model="home-made", service_tier="standard")
+    books.charge(DAY, "money", "-10.10", charge_category="credit")
+    books.used(DAY, "money", "key_cron", output_tokens=10 * M, **both)
+    books.used(DAY, "money", "key_nobody", input_tokens=1000 * M, model="home-made")
+
+    # an account without a name
+    books.charge(DAY, None, "9.00", meter="input", **gpt4o)
+    books.used(DAY, None, "key_cron", input_tokens=4 * M, **both)
+
     books.pull(Days(DAY, NEXT_DAY))
     map_folder = books.home / "map"
     map_folder.mkdir()
@@ -169,8 +226,8 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
 def by_team(books: Books, account: str, day: date = DAY) -> dict[str, Decimal | None]:
     return dict(
         books.query(
-            "select team, sum(cost_usd) from fct_cost_allocations where account_id = ? and usage_date = ? "
-            "group by all",
+            "select team, sum(cost_usd) from fct_cost_allocations "
+            "where account_id is not distinct from ? and usage_date = ? group by all",
             account,
             day,
         )
@@ -199,6 +256,18 @@ def money(**amounts: str) -> dict[str, Decimal]:
         ("project route", money(support="5.00", unallocated="5.00")),
         ("failures", money(support="2.50", platform="2.50")),
         ("coarse", money(search="5.00", unallocated="1.00")),
+        ("no meter", money(support="2.51", unallocated="7.49")),
+        ("counted", money(search="3.00")),
+        ("adjusted", money(search="10.00")),
+        ("key of the route", money(search="10.00")),
+        ("early credit", money(support="3.50")),
+        ("bill and credit", money(support="2.00", unallocated="6.00")),
+        ("bill and seats", money(support="5.00", unallocated="105.00")),
+        ("bill and refund", money(support="3.75", unallocated="3.75")),
+        ("long tier", money(support="10.00", search="15.00")),
+        ("beside", money(search="10.00", support="0")),
+        ("money", money(search="90.00", unallocated="0.90")),
+        (None, money(search="9.00")),
     ],
 )
 def test_who_pays(books, account, owners):
@@ -216,7 +285,7 @@ def test_the_bill_is_attributed_to_the_last_digit(books):
         "select (select sum(billed_cost) from staging.stg_charges), sum(cost_usd) from fct_cost_allocations "
         "where cost_basis = 'billed'"
     )[0]
-    assert billed == attributed == Decimal("103.61")
+    assert billed == attributed == sum(row["billed_cost"] for row in books.charges)
 
 
 @pytest.mark.parametrize(
@@ -241,16 +310,13 @@ def test_a_model_without_a_price_is_null_not_free(books):
     assert by_team(books, "unpriced", NEXT_DAY) == {"unallocated": None}
 
 
-def test_tokens_sum_to_the_usage_report(books):
-    rows = books.query(
-        "select sum(input_tokens), sum(output_tokens) from chargeback_daily where usage_date = ? "
-        "and model = 'gpt-4o' and team in ('support', 'search', 'research', 'platform', 'unallocated') "
-        "and cost_basis in ('billed', 'rated_usage')",
-        DAY,
+def test_quantities_sum_to_the_usage_report(books):
+    wanted = books.query("select meter, sum(quantity) from staging.stg_usage group by all order by all")
+    given = books.query(
+        "select meter, sum(quantity) from fct_cost_allocations where cell_id in "
+        "(select cell_id from intermediate.int_cells_rated where evidence = 'usage') group by all order by all"
     )
-    # worked 4, unbilled 4, bill only 4, credit 3, over 2, shared 4, moved 1, project route 4, failures 2,
-    # coarse 4
-    assert rows == [(32 * M, 400_000)]
+    assert given == wanted
 
 
 @pytest.mark.parametrize(
@@ -304,14 +370,10 @@ def test_the_rule_says_the_environment_and_only_where_it_does_not_the_tag(books)
 
 
 def test_unowned_identities_are_ranked_by_cost(books):
-    rows = books.query(
-        "select rank, account_id, api_key_id, cost_usd from unowned_identities order by rank limit 3"
-    )
-    assert rows == [
-        (1, "bill only", None, Decimal("7.50")),
-        (2, "project route", "key_a", Decimal("3.75")),
-        (3, "credit", "key_nobody", Decimal("2.00")),
-    ]
+    rows = books.query("select rank, account_id, api_key_id, cost_usd from unowned_identities order by rank")
+    assert rows[0] == (1, "bill and seats", None, Decimal("105.00"))
+    costs = [cost for *_, cost in rows if cost is not None]
+    assert costs == sorted(costs, reverse=True)
 
 
 def test_each_tag_key_has_every_dollar_once(books):
@@ -325,4 +387,4 @@ def test_requests_are_a_view_with_every_column(books):
     rows = books.query(
         "select gateway_key_id, input_tokens from fct_requests order by input_tokens desc limit 1"
     )
-    assert rows == [("vk_support", 3 * M)]
+    assert rows == [("vk_unknown", 4 * M)]

@@ -18,9 +18,9 @@ complete as (
     select
         months.month,
         owners.{{ owner }},
-        monthly.cost_usd,
+        case when monthly.month is null then 0 else monthly.cost_usd end as cost_usd,
         monthly.list_cost_usd,
-        monthly.billed_cost_usd,
+        coalesce(monthly.billed_cost_usd, 0) as billed_cost_usd,
         before.cost_usd as cost_before_usd,
         first_month.month is not null as has_month_before
     from months
@@ -35,14 +35,14 @@ complete as (
 select
     month::date as month,
     {{ owner }},
-    coalesce(cost_usd, 0)::decimal(38, 12) as cost_usd,
+    cost_usd::decimal(38, 12) as cost_usd,
     list_cost_usd,
-    coalesce(billed_cost_usd, 0)::decimal(38, 12) as billed_cost_usd,
+    billed_cost_usd::decimal(38, 12) as billed_cost_usd,
     case
         when sum(cost_usd) over (partition by month) <> 0
-            then round((coalesce(cost_usd, 0) / sum(cost_usd) over (partition by month))::decimal(18, 12), 6)
-    end::decimal(9, 6) as month_share,
-    case when has_month_before then coalesce(cost_usd, 0) - coalesce(cost_before_usd, 0) end::decimal(38, 12)
+            then round((cost_usd / sum(cost_usd) over (partition by month))::decimal(38, 12), 6)
+    end::decimal(38, 6) as month_share,
+    case when has_month_before then cost_usd - coalesce(cost_before_usd, 0) end::decimal(38, 12)
         as change_usd
 from complete
 {% endmacro %}

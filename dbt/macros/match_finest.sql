@@ -3,13 +3,13 @@
 
   `named` and `cells` are relations with usage_date, provider, account_id and every dimension in `levels`; `named`
   has `named_id`, `cells` has `cell_id`. Two rows agree on a dimension when their values are equal or one of both
-  does not say. `levels` is a list of (name, dimensions), finest first: a thing that agrees with no cell on all
+  does not say; a dimension in `strict` has to be said by the cell where the named thing says it. `levels` is a list of (name, dimensions), finest first: a thing that agrees with no cell on all
   dimensions of one level is tried at the next. Result: named_id, cell_id, match_level.
 
   Rows are joined on equality only: on each side a dimension that the other side's rows do not say is blanked out,
   once per combination of said dimensions, of which there are few.
 #}
-{% macro match_finest(named, cells, levels) %}
+{% macro match_finest(named, cells, levels, strict=[]) %}
     with
     {% for name, dimensions in levels %}
     {%- set n = loop.index %}
@@ -26,7 +26,14 @@
             cell_side.said as cell_said
         from (select distinct provider, account_id, said from named_{{ n }}) as named_side
         inner join (select distinct provider, account_id, said from cells_{{ n }}) as cell_side
-            on named_side.provider = cell_side.provider and named_side.account_id = cell_side.account_id
+            on named_side.provider = cell_side.provider
+            and named_side.account_id is not distinct from cell_side.account_id
+            {% for dimension in dimensions if dimension in strict %}
+            and not (
+                substr(named_side.said, {{ dimensions.index(dimension) + 1 }}, 1) = '1'
+                and substr(cell_side.said, {{ dimensions.index(dimension) + 1 }}, 1) = '0'
+            )
+            {% endfor %}
     ),
     named_side_{{ n }} as ({{ one_side("named_" ~ n, "patterns_" ~ n, "named_id", "named_said", "cell_said", dimensions) }}),
     cell_side_{{ n }} as ({{ one_side("cells_" ~ n, "patterns_" ~ n, "cell_id", "cell_said", "named_said", dimensions) }}),
@@ -36,7 +43,7 @@
         inner join cell_side_{{ n }} as cell_side
             on named_side.usage_date = cell_side.usage_date
             and named_side.provider = cell_side.provider
-            and named_side.account_id = cell_side.account_id
+            and named_side.account_id is not distinct from cell_side.account_id
             and named_side.named_said = cell_side.named_said
             and named_side.cell_said = cell_side.cell_said
             {% for dimension in dimensions %}
@@ -71,6 +78,6 @@
     from {{ rows }} as this
     inner join {{ patterns }} as patterns
         on this.provider = patterns.provider
-        and this.account_id = patterns.account_id
+        and this.account_id is not distinct from patterns.account_id
         and this.said = patterns.{{ own }}
 {%- endmacro %}

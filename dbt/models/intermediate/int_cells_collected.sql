@@ -1,6 +1,28 @@
 -- One row per cell: what the provider says was used, by whom, before it is split by context length.
--- Usage cells; and where an account has no usage report for a day, each charge line is a cell of its own.
-with usage_days as (select distinct usage_date, provider, account_id from {{ ref("stg_usage") }})
+-- Usage cells; and where an account has no usage report for a day, each line that bills usage is a cell of its own (any
+-- line, where none does). The other lines of that day are spread over these, as they are over usage.
+with usage_days as (select distinct usage_date, provider, account_id from {{ ref("stg_usage") }}),
+
+lines as (
+    select
+        charges.*,
+        meters.unit as meter_unit,
+        charges.charge_category = 'usage' and charges.billed_cost >= 0 and coalesce(charges.quantity, 0) >= 0
+            as is_billing_usage
+    from {{ ref("stg_charges") }} as charges
+    left join usage_days
+        on charges.usage_date = usage_days.usage_date
+        and charges.provider = usage_days.provider
+        and charges.account_id is not distinct from usage_days.account_id
+    left join {{ source("lake", "meters") }} as meters on charges.meter = meters.meter
+    where usage_days.usage_date is null
+),
+
+cell_lines as (
+    select *
+    from lines
+    qualify is_billing_usage or not bool_or(is_billing_usage) over (partition by usage_date, provider, account_id)
+)
 
 select
     cell_id,
@@ -48,15 +70,11 @@ select
     charges.model,
     charges.model_key,
     charges.meter,
-    charges.quantity_unit as unit,
+    charges.meter_unit as unit,
     charges.service_tier,
     charges.context_tier,
     charges.region,
-    charges.quantity,
+    -- a quantity weighs only in the unit of its meter
+    case when charges.quantity > 0 and charges.quantity_unit = charges.meter_unit then charges.quantity end as quantity,
     charges.billed_cost
-from {{ ref("stg_charges") }} as charges
-left join usage_days
-    on charges.usage_date = usage_days.usage_date
-    and charges.provider = usage_days.provider
-    and charges.account_id = usage_days.account_id
-where usage_days.usage_date is null
+from cell_lines as charges

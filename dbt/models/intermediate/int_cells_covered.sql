@@ -14,7 +14,7 @@ with went_through as (
         and (
             cells.context_tier is null
             or cells.context_tier = matched.context_tier
-            or matched.match_level in ('without context tier', 'without service tier')
+            or (not cells.is_context_told and matched.match_level in ('without context tier', 'without service tier'))
         )
     inner join {{ ref("int_requests_rated") }} as requests
         on matched.coordinate_id = requests.coordinate_id
@@ -31,51 +31,48 @@ seen as (
     group by all
 ),
 
--- A line beside the usage (a credit, a fee) covers nothing itself: it follows the requests that it agrees with.
+-- A cell weighs what it was rated, or what it cost where a line of the bill is all there is.
 bases as (
     select
         cells.cell_id,
-        coalesce(cells.rated_cost > 0 and coalesce(seen.is_all_priced, true), false) as is_by_money,
-        coalesce(cells.charge_category = 'usage' and cells.quantity is null, false) as is_by_bill,
         case
-            when cells.charge_category <> 'usage' then 0
-            else coalesce({{ money_weight("cells.rated_cost") }}, {{ money_weight("abs(cells.billed_cost)") }}, 0)
-        end as money_weight,
-        case
-            when cells.charge_category <> 'usage' then 0
-            else coalesce({{ quantity_weight("cells.quantity") }}, 0)
-        end as quantity_weight,
-        seen.money_weight as seen_money_weight,
-        seen.quantity_weight as seen_quantity_weight,
-        cells.charge_category <> 'usage' and coalesce(seen.is_all_priced, false) as is_beside_usage
+            when cells.quantity is null then true
+            else coalesce(cells.rated_cost > 0 and coalesce(seen.is_all_priced, true), false)
+        end as is_by_money,
+        coalesce({{ money_weight("cells.rated_cost") }}, {{ money_weight("abs(cells.billed_cost)") }}, 0) as money_weight,
+        coalesce({{ quantity_weight("cells.quantity") }}, 0) as quantity_weight,
+        coalesce(seen.money_weight, 0) as seen_money_weight,
+        coalesce(seen.quantity_weight, 0) as seen_quantity_weight
     from {{ ref("int_cells_rated") }} as cells
     left join seen on cells.cell_id = seen.cell_id
 ),
 
+-- A line that names no meter meets the same requests once for each of theirs: one part each.
 parts as (
     select
         went_through.cell_id,
         went_through.request_group_id,
-        went_through.match_level,
-        case
-            when bases.is_by_money or bases.is_beside_usage or bases.is_by_bill
-                then coalesce(went_through.money_weight, 0)
-            else went_through.quantity_weight
-        end as weight,
-        went_through.quantity_weight
+        min(went_through.match_level) as match_level,
+        sum(
+            case
+                when bases.is_by_money then coalesce(went_through.money_weight, 0)
+                else went_through.quantity_weight
+            end
+        ) as weight,
+        sum(went_through.quantity_weight) as quantity_weight
     from went_through
     inner join bases on went_through.cell_id = bases.cell_id
+    group by went_through.cell_id, went_through.request_group_id
     union all
     select
         cell_id,
         null as request_group_id,
         null as match_level,
         case
-            when is_by_money or is_beside_usage or is_by_bill
-                then greatest(money_weight - coalesce(seen_money_weight, 0), 0)
-            else greatest(quantity_weight - coalesce(seen_quantity_weight, 0), 0)
+            when is_by_money then greatest(money_weight - seen_money_weight, 0)
+            else greatest(quantity_weight - seen_quantity_weight, 0)
         end as weight,
-        greatest(quantity_weight - coalesce(seen_quantity_weight, 0), 0) as quantity_weight
+        greatest(quantity_weight - seen_quantity_weight, 0) as quantity_weight
     from bases
 ),
 

@@ -4,6 +4,7 @@ with split as (
         cells.* exclude (context_tier, quantity),
         cells.cell_id as whole_cell_id,
         case when told.cell_id is null then cells.context_tier else 'short' end as context_tier,
+        told.cell_id is not null as is_context_told,
         cells.quantity - coalesce(told.long_quantity, 0) as quantity
     from {{ ref("int_cells_collected") }} as cells
     left join {{ ref("int_contexts_told") }} as told on cells.cell_id = told.cell_id
@@ -13,6 +14,7 @@ with split as (
         cells.* exclude (context_tier, quantity),
         cells.cell_id as whole_cell_id,
         'long' as context_tier,
+        true as is_context_told,
         told.long_quantity as quantity
     from {{ ref("int_cells_collected") }} as cells
     inner join {{ ref("int_contexts_told") }} as told on cells.cell_id = told.cell_id

@@ -1,5 +1,6 @@
--- One row per charge line and usage cell that it is spread over, at the finest level at which any cell agrees.
-{% set identity = ["provider_project_id", "api_key_id"] %}
+-- One row per charge line and cell that it is spread over, at the finest level at which any cell agrees.
+-- The number of requests is not a thing that money follows, unless a line bills it or nothing else was counted.
+{% set identity = ["counted", "provider_project_id", "api_key_id"] %}
 {% set levels = [
     ("exact", identity + ["model", "meter", "service_tier", "context_tier", "region"]),
     ("catalogue model", identity + ["model_key", "meter", "service_tier", "context_tier", "region"]),
@@ -8,26 +9,31 @@
     ("without service tier", identity + ["model_key", "meter"]),
     ("without meter", identity + ["model_key"]),
     ("without model", identity),
-    ("without API key", ["provider_project_id"]),
-    ("without project", []),
+    ("without API key", ["counted", "provider_project_id"]),
+    ("without project", ["counted"]),
+    ("requests only", []),
 ] %}
-with charges as (
-    select
-        charge_id as named_id, usage_date, provider, account_id, provider_project_id, api_key_id, model, model_key,
-        meter, service_tier, context_tier, region
-    from {{ ref("stg_charges") }}
-),
-
--- The number of requests is not a thing that is billed; it follows the money.
-cells as (
+with cells as (
     select
         cell_id, usage_date, provider, account_id, provider_project_id, api_key_id, model, model_key, meter,
-        service_tier, context_tier, region
+        service_tier, context_tier, region, case when meter = 'requests' then 'requests' else 'usage' end as counted
     from {{ ref("int_cells_rated") }}
-    where evidence = 'usage' and meter <> 'requests'
 ),
 
-matched as ({{ match_finest("charges", "cells", levels) }})
+charges as (
+    select
+        charge_id as named_id, usage_date, provider, account_id, provider_project_id, api_key_id, model, model_key,
+        meter, service_tier, context_tier, region,
+        case when meter = 'requests' then 'requests' else 'usage' end as counted
+    from {{ ref("stg_charges") }}
+    where charge_id not in (
+        select collected.charge_id
+        from {{ ref("int_cells_collected") }} as collected
+        where collected.charge_id is not null
+    )
+),
+
+matched as ({{ match_finest("charges", "cells", levels, strict=["model", "model_key"]) }})
 
 select
     named_id as charge_id,

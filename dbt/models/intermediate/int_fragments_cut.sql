@@ -29,12 +29,20 @@ of_cells as (
         cells.usage_date,
         cells.provider,
         cells.account_id,
-        coalesce(cells.provider_project_id, charges.provider_project_id) as provider_project_id,
-        coalesce(cells.provider_project_name, charges.provider_project_name) as provider_project_name,
-        coalesce(cells.api_key_id, charges.api_key_id) as api_key_id,
-        coalesce(cells.api_key_name, charges.api_key_name) as api_key_name,
-        cells.principal_id,
-        cells.principal_name,
+        coalesce(cells.provider_project_id, requests.provider_project_id, charges.provider_project_id) as provider_project_id,
+        -- a name belongs to its own id
+        case
+            when cells.provider_project_id is not null then cells.provider_project_name
+            when requests.provider_project_id is null then charges.provider_project_name
+        end as provider_project_name,
+        coalesce(cells.api_key_id, requests.api_key_id, charges.api_key_id) as api_key_id,
+        case
+            when cells.api_key_id is not null then cells.api_key_name
+            when requests.api_key_id is null then charges.api_key_name
+        end as api_key_name,
+        coalesce(cells.principal_id, charges.principal_id) as principal_id,
+        case when cells.principal_id is not null then cells.principal_name else charges.principal_name end
+            as principal_name,
 
         coalesce(requests.operation, cells.operation) as operation,
         cells.model,
@@ -57,7 +65,7 @@ of_cells as (
 
 -- Where a provider's account has neither bill nor usage report for a day, the requests speak for themselves.
 reported_days as (
-    select distinct usage_date, provider, account_id from {{ ref("stg_charges") }}
+    select distinct usage_date, provider, account_id from {{ ref("stg_charges") }} where {{ bills_usage("charge_category") }}
     union
     select distinct usage_date, provider, account_id from {{ ref("stg_usage") }}
 ),
@@ -65,7 +73,8 @@ reported_days as (
 alone as (
     select
         requests.*,
-        bool_or(requests.rated_cost is not null) over (partition by requests.request_group_id) as is_priced
+        bool_or(requests.rated_cost is not null and requests.quantity > 0 and requests.meter <> 'requests')
+            over (partition by requests.request_group_id) as is_priced
     from {{ ref("int_requests_rated") }} as requests
     where not exists (
         select 1

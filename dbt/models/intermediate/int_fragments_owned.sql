@@ -38,6 +38,8 @@ decided as (
         on claims.rule = claimed_owner.rule
         and fragments.usage_date >= claimed_owner.valid_from
         and fragments.usage_date < claimed_owner.valid_to
+        -- a claim for a service that is itself shared says nothing
+        and not claimed_owner.is_shared
 )
 
 select

@@ -86,8 +86,3 @@ from held
 inner join {{ source("lake", "ownership_selectors") }} as selectors
     on held.selector_id = selectors.selector_id
     and held.conditions_held = selectors.conditions
--- a claim for a service that is itself shared says nothing
-where selectors.level < {{ claim_level() }}
-    or selectors.rule not in (
-        select owners.rule from {{ source("lake", "ownership_owners") }} as owners where owners.is_shared
-    )

@@ -66,12 +66,17 @@ contracted as (
         row_number() over (
             partition by identified.coordinate_id
             order by
-                case when contract.account_id is null then 1 else 0 end,
-                case when contract.model is null then 2 when contains(contract.model, '*') then 1 else 0 end,
-                case when contract.meter is null then 1 else 0 end,
-                case when contract.service_tier is null then 1 else 0 end,
+                case when contract.account_id is null then 1 else 0 end
+                + case when contract.model is null then 1 else 0 end
+                + case when contract.meter is null then 1 else 0 end
+                + case when contract.service_tier is null then 1 else 0 end,
+                case when contains(contract.model, '*') then 1 else 0 end,
+                length(contract.model) desc,
                 contract.valid_from desc,
-                length(contract.model) desc
+                contract.account_id,
+                contract.model,
+                contract.meter,
+                contract.service_tier
         ) as choice
     from identified
     inner join {{ ref("contract_prices") }} as contract

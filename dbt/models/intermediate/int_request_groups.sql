@@ -3,6 +3,8 @@ select
     request_group_id,
     any_value(usage_date) as usage_date,
     any_value(provider) as provider,
+    any_value(provider_project_id) as provider_project_id,
+    any_value(api_key_id) as api_key_id,
     any_value(gateway) as gateway,
     any_value(gateway_key_id) as gateway_key_id,
     any_value(gateway_key_name) as gateway_key_name,

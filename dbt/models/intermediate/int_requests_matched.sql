@@ -26,25 +26,27 @@ with coordinates as (
 
 matched as ({{ match_finest("coordinates", ref("int_cells_collected"), levels) }}),
 
--- Cells that compete for the same requests share them by size; lines beside the usage (credits, fees) do not compete.
+-- Cells that compete for the same requests share them by quantity, or by what they cost where one has none. A line
+-- that names no meter does not compete with those that do.
 weighted as (
     select
         matched.named_id as coordinate_id,
         matched.cell_id,
         matched.match_level,
-        cells.charge_category = 'usage' as is_usage,
         cells.meter is not null as has_meter,
         case
-            when cells.charge_category = 'usage'
-                then coalesce({{ quantity_weight("cells.quantity") }}, {{ money_weight("abs(cells.billed_cost)") }}, 1)
+            when count(*) over competitors = count(cells.quantity) over competitors
+                then {{ quantity_weight("cells.quantity") }}
+            else {{ money_weight("abs(coalesce(cells.billed_cost, 0))") }}
         end as cell_weight
     from matched
     inner join {{ ref("int_cells_collected") }} as cells
         on matched.cell_id = cells.cell_id
+    window competitors as (partition by matched.named_id, cells.meter is not null)
 ),
 
 competing as (
-    select coordinate_id, is_usage, has_meter, sum(cell_weight) as weight_total
+    select coordinate_id, has_meter, sum(cell_weight) as weight_total
     from weighted
     group by all
 )
@@ -61,7 +63,6 @@ select
 from weighted
 inner join competing
     on weighted.coordinate_id = competing.coordinate_id
-    and weighted.is_usage = competing.is_usage
     and weighted.has_meter = competing.has_meter
 inner join coordinates
     on weighted.coordinate_id = coordinates.named_id

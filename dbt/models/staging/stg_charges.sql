@@ -19,7 +19,7 @@ select
     charges.context_tier,
     charges.region,
 
-    charges.charge_category,
+    coalesce(charges.charge_category, 'usage') as charge_category,
     charges.line_item,
     charges.quantity,
     charges.quantity_unit,

@@ -27,6 +27,8 @@ select
     *,
     row_number() over (
         partition by month
-        order by cost_usd desc nulls last, provider, account_id, provider_project_id, api_key_id, gateway_key_id
+        order by
+            cost_usd desc nulls last, provider, account_id, provider_project_id, provider_project_name, api_key_id,
+            api_key_name, principal_id, gateway, gateway_key_id, gateway_key_name, gateway_team, gateway_user
     )::bigint as rank
 from unowned

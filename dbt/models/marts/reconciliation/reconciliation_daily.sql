@@ -1,7 +1,7 @@
 -- One row per UTC day, provider and account: the bill, both ratings of the same consumption, and what was attributed.
 {% set account = "usage_date, provider, account_id" %}
 with billed as (
-    select {{ account }}, sum(billed_cost) as billed_usd, bool_or(charge_category = 'usage') as is_usage_billed
+    select {{ account }}, sum(billed_cost) as billed_usd, bool_or({{ bills_usage("charge_category") }}) as is_usage_billed
     from {{ ref("stg_charges") }}
     group by all
 ),
