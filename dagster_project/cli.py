@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NoReturn
 
+import duckdb
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
 from dagster_project import pipeline, settings, sources
 from dagster_project.days import Days
-from dagster_project.errors import ChargebackError
+from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.lake import Lake
 
 app = typer.Typer(
@@ -31,8 +33,8 @@ err = Console(stderr=True, highlight=False)
 
 
 def _tell(status: Status, step: str) -> None:
-    err.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {step}")
-    status.update(step)
+    err.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {escape(step)}")
+    status.update(escape(step))
 
 
 @app.command()
@@ -63,7 +65,7 @@ def run(
         raise typer.BadParameter(f"{end} has not begun yet (today is {today}, UTC)", param_hint="--to")
     with err.status("starting") as status:
         pipeline.run(Days(first.date(), end) if first else None, end, lambda name: _tell(status, name))
-    out.print(f"published {Lake.of_environment().published}", soft_wrap=True)
+    out.print(f"published {escape(str(Lake.of_environment().published))}", soft_wrap=True)
 
 
 @app.command()
@@ -71,7 +73,7 @@ def build() -> None:
     """Build, check and publish the warehouse again, without pulling: after a change of owners or prices."""
     with err.status("starting") as status:
         pipeline.build(lambda name: _tell(status, name))
-    out.print(f"published {Lake.of_environment().published}", soft_wrap=True)
+    out.print(f"published {escape(str(Lake.of_environment().published))}", soft_wrap=True)
 
 
 @app.command("sources")
@@ -79,13 +81,13 @@ def list_sources() -> None:
     """List the configured sources with their last good day."""
     configured = sources.configured()
     if not configured:
-        out.print(f"{settings.sources_file()} has no sources yet; add an entry.", soft_wrap=True)
+        out.print(f"{escape(str(settings.sources_file()))} has no sources yet; add an entry.", soft_wrap=True)
         return
     lake = Lake.of_environment()
     table = Table("source", "type", "records", "since", "last good day", "days missing before it")
     for source in configured.values():
         loaded = set.intersection(*(set(lake.days_of(kind, source.name)) for kind in source.module.KINDS))
-        last = max(loaded, default=None)
+        last = max((day for day in loaded if day < datetime.now(UTC).date()), default=None)
         missing = (
             len([day for day in Days(source.entry.start_date, last) if day not in loaded])
             if last and last >= source.entry.start_date
@@ -100,6 +102,27 @@ def list_sources() -> None:
             str(missing) if last else "",
         )
     out.print(table)
+
+
+@app.command()
+def query(sql: Annotated[str, typer.Argument(help="A query, e.g. 'from chargeback_by_team'.")]) -> None:
+    """Ask the published warehouse; it is opened read-only."""
+    published = Lake.of_environment().published
+    if not published.exists():
+        raise ConfigError(str(published), ["nothing is published yet; run `chargeback run` first"])
+    try:
+        with duckdb.connect(str(published), read_only=True) as warehouse:
+            asked = warehouse.execute(sql)
+            table = Table(*(escape(column[0]) for column in asked.description))
+            for row in asked.fetchall():
+                table.add_row(*("" if value is None else escape(str(value)) for value in row))
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from None
+    out.print(table)
+
+
+class QueryError(ChargebackError):
+    """The engine refused a query."""
 
 
 @app.command()
@@ -129,5 +152,14 @@ def main() -> None:
     try:
         app()
     except ChargebackError as error:
-        err.print(f"[red]error:[/red] {error}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was not finished is as it was", 130)
+    except OSError as error:
+        _fail(f"{error.filename or settings.home()}: {error.strerror}", 2)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    # Messages name paths and patterns, which are no markup.
+    err.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    sys.exit(exit_code)

@@ -97,6 +97,7 @@ class _connection:
                 "temp_directory": str(scratch / "spill"),
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
+                "enable_progress_bar": False,
             }
         )
 

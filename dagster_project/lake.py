@@ -77,11 +77,24 @@ class Lake:
         """A private folder on the lake's own disk, so that what is in it can be renamed into place."""
         parent = self.home / "scratch"
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(dir=parent))
+        for left in parent.iterdir():
+            if not _is_alive(int(left.name.partition("-")[0])):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
         try:
             yield folder
         finally:
             shutil.rmtree(folder)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def replace_file(new: Path, place: Path) -> None:

@@ -5,24 +5,29 @@ Every run is recorded in the deployment's Dagster instance, so it shows in the U
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import dagster as dg
+from dagster._utils.error import SerializableErrorInfo
 
 from dagster_project import settings, sources
 from dagster_project.days import Days
-from dagster_project.errors import ChargebackError
+from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.lake import Lake
+
+COMMAND_TAG = "chargeback/command"
+"""Marks the runs of the console command among those of the daemon."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,16 @@ class RunFailed(ChargebackError):
     def __init__(self, failed: Sequence[Step]) -> None:
         super().__init__(
             "\n".join(f"{step.name} failed (run {step.run_id}): {step.error}" for step in failed)
+        )
+
+
+class Busy(ChargebackError):
+    """Another command is working on the same deployment."""
+
+    def __init__(self, lake: Lake, process: str) -> None:
+        super().__init__(
+            f"another chargeback command (process {process}) is working on {lake.home}; "
+            "wait until it is done and run this again"
         )
 
 
@@ -64,6 +79,12 @@ def run(days: Days | None, today: date, progress: Callable[[str], None]) -> None
         pulled = source.days_of(days) if days else source.look_back(today)
         if pulled is not None:
             pulls[source.name] = pulled
+            source.entry.require_secrets()
+    if not pulls:
+        raise ConfigError(
+            str(settings.sources_file()),
+            [f"no source has days {'in ' + str(days) if days else 'up to ' + str(today)}; add one"],
+        )
     _execute(pulls, progress)
 
 
@@ -78,9 +99,11 @@ def _execute(pulls: Mapping[str, Days], progress: Callable[[str], None]) -> None
     from dagster_project.defs.chargeback import dbt_build  # noqa: PLC0415
     from dagster_project.defs.schedules import range_tags  # noqa: PLC0415
 
+    lake = Lake.of_environment()
     loaded = defs()
     steps: list[Step] = []
-    with instance(Lake.of_environment()) as recorded:
+    with _alone(lake), instance(lake) as recorded:
+        _bury_the_dead(recorded)
 
         def step(name: str, assets: Sequence[dg.AssetKey], tags: Mapping[str, str]) -> bool:
             progress(name)
@@ -94,6 +117,34 @@ def _execute(pulls: Mapping[str, Days], progress: Callable[[str], None]) -> None
     failed = [step for step in steps if step.error is not None]
     if failed:
         raise RunFailed(failed)
+
+
+@contextmanager
+def _alone(lake: Lake) -> Iterator[None]:
+    """Hold the deployment's lock. Raises Busy when another command of this kind has it."""
+    lake.home.mkdir(parents=True, exist_ok=True)
+    with (lake.home / "run.lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise Busy(lake, lock.read().strip()) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _bury_the_dead(recorded: dg.DagsterInstance) -> None:
+    """Mark runs of killed commands as failed: they would keep their source's pool for ever.
+
+    Called under the lock, so a run of a command that is still open is of one that is gone.
+    """
+    unfinished = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={COMMAND_TAG: "chargeback"}
+    )
+    for run in recorded.get_runs(unfinished):
+        recorded.report_run_failed(run, "the command that ran this was killed")
 
 
 def serve_ui(port: int) -> int:
@@ -125,13 +176,33 @@ def _run(
         result = job.execute_in_process(
             instance=recorded,
             asset_selection=assets,
-            tags=tags,
+            tags={**tags, COMMAND_TAG: "chargeback"},
             raise_on_error=False,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
-    error = None
-    if not result.success:
-        failures = [event.event_specific_data.error for event in result.all_events if event.is_step_failure]
-        causes = [failure.cause or failure for failure in failures]
-        error = "; ".join(cause.message.strip() for cause in causes) or "the run did not finish"
-    return Step(name, result.run_id, error)
+    failures = [event.event_specific_data.error for event in result.all_events if event.is_step_failure]
+    causes = [failure.cause or failure for failure in failures]
+    if any(cause.cls_name == "DagsterExecutionInterruptedError" for cause in causes):
+        raise KeyboardInterrupt
+    if result.success:
+        return Step(name, result.run_id, None)
+    return Step(name, result.run_id, "; ".join(map(_readable, causes)) or "the run did not finish")
+
+
+def _readable(cause: SerializableErrorInfo) -> str:
+    """The message of an error, without the class that Dagster puts before it."""
+    message = cause.message.strip()
+    if cause.cls_name == "DagsterDbtCliRuntimeError":
+        told = [line.strip() for line in message.splitlines() if line.lstrip().startswith(_DBT_VERDICTS)]
+        return "dbt refused the result: " + "; ".join(told or [message.splitlines()[0]])
+    return message.partition(f"{cause.cls_name}: ")[2] or message
+
+
+_DBT_VERDICTS = (
+    "Failure in",
+    "Got ",
+    "Compilation Error",
+    "Runtime Error",
+    "Database Error",
+    "Parsing Error",
+)

@@ -85,13 +85,14 @@ def _long(active_tags: Sequence[str]) -> str:
     group = f"""{", ".join(DIMENSIONS)}, started_hour,
   map_from_entries(list_filter(list_zip({keys}, tag_values), lambda tag: tag[2] is not null)) as tags,
   context_above_tokens, is_billable"""
-    columns = "\nunion all\n".join(
-        f"""select {group}, '{meter.name}' as meter, {meter.column}::decimal(38,12) as quantity,
-  {"reported_cost" if meter.name == "requests" else "null::decimal(38,12)"} as reported_cost
-from rolled where {meter.column} is not null"""
-        for meter in METERS
+    columns = ", ".join(
+        f"{{'meter': '{meter.name}', 'quantity': {meter.column}::decimal(38,12)}}" for meter in METERS
     )
-    return f"""{columns}
+    return f"""
+select * exclude (counted, reported_cost), counted.meter, counted.quantity,
+  case when counted.meter = 'requests' then reported_cost end as reported_cost
+from (select {group}, reported_cost, unnest([{columns}]) as counted from rolled)
+where counted.quantity is not null
 union all
 select {group}, entry.key, sum(entry.value)::decimal(38,12), null::decimal(38,12)
 from (

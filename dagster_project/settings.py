@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dagster_project.errors import ConfigError
 
@@ -111,10 +111,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
+def _not_taken(name: str) -> str:
+    if name in ("config", "context", "warehouse", "rate_card", "ownership_map", "dbt_build"):
+        raise ValueError(f"`{name}` is the name of something else here; choose another")
+    return name
+
+
 class Entry(Strict):
     """What every entry of sources.yaml has. A source module's own `Entry` adds its fields."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: Annotated[str, AfterValidator(_not_taken)] = Field(pattern=r"^[a-z][a-z0-9_]*$")
     type: str
     start_date: date
     restates_days: int | None = Field(default=None, ge=1)
@@ -123,11 +129,28 @@ class Entry(Strict):
     provider: ClassVar[str | None] = None
     """Who bills what this source reports; None for a gateway."""
 
+    def require_secrets(self) -> None:
+        """Raises ConfigError when an environment variable that a secret refers to is not set."""
+        for field in type(self).model_fields:
+            secret = getattr(self, field)
+            if isinstance(secret, Secret):
+                secret.value(self.name)
+
+
+def _without_password(url: str) -> str:
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError("an address holds no user or password; the secret belongs into api_key")
+    return url
+
+
+Address = Annotated[Text, AfterValidator(_without_password)]
+"""The address of an HTTP API."""
+
 
 class ProviderEntry(Entry):
     """An account at a provider, pulled with an administrator's key over HTTP."""
 
-    base_url: Text
+    base_url: Address
     api_key: SecretReference
     account: str | None = None
     """The organisation's name in our tables; the entry's name when unset."""
@@ -169,6 +192,18 @@ class Settings:
     active_tags: tuple[str, ...]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is a mistake, not the last one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem="a key stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 class _Document(Strict):
     sources: dict[str, dict[str, Any]]
     active_tags: tuple[str, ...] = DEFAULT_ACTIVE_TAGS
@@ -180,15 +215,7 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
     Raises ConfigError with every mistake, each naming its entry and field.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            str(path), ["there is no such file; set CHARGEBACK_SOURCES to your sources.yaml"]
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"not readable as YAML: {error}"]) from None
-    try:
-        top = _Document.model_validate(document)
+        top = _Document.model_validate(_read(path))
     except ValidationError as error:
         raise ConfigError(str(path), _readable(error)) from None
 
@@ -196,7 +223,7 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
     problems: list[str] = []
     for name, fields in top.sources.items():
         kind = fields.get("type", name)
-        if kind not in entry_types:
+        if not isinstance(kind, str) or kind not in entry_types:
             known = ", ".join(sorted(entry_types))
             problems.append(f"{name}: there is no source type `{kind}`; the types are {known}")
             continue
@@ -204,6 +231,15 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
             entries[name] = entry_types[kind].model_validate({**fields, "name": name, "type": kind})
         except ValidationError as error:
             problems.extend(f"{name}: {problem}" for problem in _readable(error))
+    accounts: dict[tuple[str | None, str], str] = {}
+    for name, entry in entries.items():
+        if isinstance(entry, ProviderEntry):
+            other = accounts.setdefault((entry.provider, entry.account_id), name)
+            if other != name:
+                problems.append(
+                    f"{name}: `{other}` pulls the account {entry.account_id} of {entry.provider}, too; "
+                    "its bill would count twice"
+                )
     if not problems:
         try:
             entries = {name: _with_accounts(entry, entries) for name, entry in entries.items()}
@@ -212,6 +248,22 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
     if problems:
         raise ConfigError(str(path), problems)
     return Settings(entries, top.active_tags)
+
+
+def _read(path: Path) -> object:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(
+            str(path), [f"{error.strerror}; set CHARGEBACK_SOURCES to your sources.yaml"]
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["not readable as YAML: it is not UTF-8"]) from None
+    except yaml.MarkedYAMLError as error:
+        # The parser's own message quotes the line, which may hold a secret.
+        mark = error.problem_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ConfigError(str(path), [f"not readable as YAML: {error.problem}{place}"]) from None
 
 
 def _with_accounts(entry: Entry, entries: Mapping[str, Entry]) -> Entry:

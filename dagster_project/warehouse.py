@@ -8,20 +8,38 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 import duckdb
 import polars as pl
 
-from dagster_project import rollup
+from dagster_project import rollup, settings
+from dagster_project.errors import ConfigError
 from dagster_project.ingest import empty_records
 from dagster_project.lake import Lake, replace_file
 from dagster_project.records import KINDS, METERS
 
 EMPTY = "_empty"
 """A source folder with one file without rows, so that a kind that nobody yields is still a table."""
+
+
+def refuse_forgotten_sources(lake: Lake, configured: Collection[str]) -> None:
+    """Raises ConfigError when the lake has records of a source that sources.yaml no longer names.
+
+    A renamed entry would otherwise count its bill twice, under both names.
+    """
+    folders = {folder.name for folder in lake.root.glob("records/*/*")} - {EMPTY}
+    if forgotten := sorted(folders - set(configured)):
+        raise ConfigError(
+            str(settings.sources_file()),
+            [
+                f"the lake has records of `{name}`, which no entry names: give the entry its name back, or "
+                f"remove {lake.root}/records/*/{name} and {lake.root}/rollups/*/{name}"
+                for name in forgotten
+            ],
+        )
 
 
 def prepare(lake: Lake, active_tags: Sequence[str]) -> None:

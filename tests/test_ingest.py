@@ -212,7 +212,7 @@ def test_a_parsed_relation_is_filed_by_day_and_neighbours_are_left_out(home):
         values = " union all ".join(
             f"select * replace ('{row['record_id']}' as record_id, date '{row['usage_date']}' as usage_date, "
             f"timestamp '{row['usage_date']}' as started_at, 'request' as record_kind, 'gateway' as source, "
-            f"'openai' as provider) from (select {columns})"
+            f"'openai' as provider, 1 as requests) from (select {columns})"
             for row in wide
         )
         return Parsed({"request": connection.sql(values)})

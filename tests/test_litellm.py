@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import COLUMNS
-from dagster_project.sources import litellm
+from dagster_project.sources import _postgres, litellm
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "litellm"
 FIXTURES = Path(__file__).parent / "fixtures" / "litellm"
@@ -747,3 +747,24 @@ def test_no_text_of_a_request_is_in_an_error(tmp_path: Path) -> None:
             Pulled(tmp_path / "raw", path=str(file))
         assert "hush" not in str(error.value)
         assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:SEC/RET@h/db",
+        "postgresql://user:SEC%RET@h/db",
+        "postgresql://user:SEC@RET@h/db",
+        "postgresql://user:SEC?RET@h/db",
+        "mysql://user:SECRET@h/db",
+        "postgresql://user:SEC[RET@h/db",
+    ],
+)
+def test_a_malformed_database_url_is_refused_without_quoting_it(url):
+    with (
+        pytest.raises(SourceError, match="is no PostgreSQL address") as raised,
+        _postgres.table("g", url, "t"),
+    ):
+        pass
+    assert "SEC" not in str(raised.value)
+    assert "RET" not in str(raised.value)

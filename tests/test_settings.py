@@ -75,6 +75,22 @@ def test_a_secret_is_read_when_it_is_used(write, monkeypatch):
             "sources:\n  openai: {start_date: 2026-10-01, api_key: '${A}', base_url: '${NOT_SET}/v1'}\n",
             ["openai: base_url: Value error, the environment variable NOT_SET is not set"],
         ),
+        (
+            "sources:\n"
+            "  a: {type: openai, start_date: 2026-10-01, api_key: '${A}', account: acme}\n"
+            "  b: {type: openai, start_date: 2026-10-01, api_key: '${B}', account: acme}\n",
+            ["b: `a` pulls the account acme of openai, too; its bill would count twice"],
+        ),
+        ("sources:\n  a: {}\n  a: {}\n", ["a key stands twice (line 3, column 3)"]),
+        ("sources:\n  a: {api_key: sk-admin-5678: x}\n", ["not readable as YAML", "(line 2"]),
+        (
+            "sources:\n  rate_card: {type: openai, start_date: 2026-10-01, api_key: '${A}'}\n",
+            ["rate_card: name: Value error, `rate_card` is the name of something else"],
+        ),
+        (
+            "sources:\n  openai: {start_date: 2026-10-01, api_key: '${A}', base_url: 'https://u:5678@h'}\n",
+            ["openai: base_url: Value error, an address holds no user or password"],
+        ),
         ("sources: {}\ncolour: red\n", ["colour: Extra inputs are not permitted"]),
         (
             "sources:\n"

@@ -314,7 +314,8 @@ def test_quantities_sum_to_the_usage_report(books):
     wanted = books.query("select meter, sum(quantity) from staging.stg_usage group by all order by all")
     given = books.query(
         "select meter, sum(quantity) from fct_cost_allocations where cell_id in "
-        "(select cell_id from intermediate.int_cells_rated where evidence = 'usage') group by all order by all"
+        "(select cell_id from intermediate.int_cells_rated where evidence = 'usage') "
+        "group by all order by all"
     )
     assert given == wanted
 

@@ -3,12 +3,15 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import duckdb
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
+from packaging.version import Version
 
 from dagster_project import settings, sources, warehouse
 from dagster_project.defs.knowledge import FOLLOWS
@@ -18,8 +21,18 @@ from dagster_project.lake import Lake
 os.environ.setdefault("CHARGEBACK_HOME", str(settings.home()))
 
 PROJECT = DbtProject(project_dir=settings.CHECKOUT / "dbt", profiles_dir=settings.CHECKOUT / "dbt")
-# The dbt of this environment, whether or not the environment is activated.
-DBT = DbtCliResource(project_dir=PROJECT, dbt_executable=str(Path(sys.executable).with_name("dbt")))
+
+
+class Dbt(DbtCliResource):
+    """The dbt of this environment, whose version its metadata tell: `dbt --version` takes seconds."""
+
+    @cached_property
+    def _cli_version(self) -> Version:
+        return Version(metadata.version("dbt-core"))
+
+
+# Named by its path, whether or not the environment is activated.
+DBT = Dbt(project_dir=PROJECT, dbt_executable=str(Path(sys.executable).with_name("dbt")))
 
 _RECORDS_OF: Mapping[str, str] = {
     "charges": "charge",
@@ -66,7 +79,8 @@ def parse_dbt_project() -> None:
     folder = settings.CHECKOUT / "dbt"
     inputs = [
         *folder.glob("*.yml"),
-        *(file for part in ("models", "macros", "tests", "seeds") for file in (folder / part).rglob("*.*")),
+        # with their folders, whose age tells that a file is gone
+        *(entry for part in ("models", "macros", "tests", "seeds") for entry in (folder / part).rglob("*")),
     ]
     newest = max(file.stat().st_mtime for file in inputs)
     if not PROJECT.manifest_path.exists() or PROJECT.manifest_path.stat().st_mtime < newest:
@@ -83,12 +97,14 @@ parse_dbt_project()
     name="dbt_build",
     pool="duckdb",
 )
-def dbt_build(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     lake = Lake.of_environment()
     warehouse.prepare(lake, sources.load_settings().active_tags)
     # Unit tests are about the models, not about the data. Events are collected before they are passed
     # on, because the file can be asked for counts only when dbt has let go of it.
-    invocation = dbt.cli(["build", "--exclude-resource-type", "unit_test"], context=context)
+    invocation = dbt.cli(
+        ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=lake.home / "dbt"
+    )
     events = list(invocation.stream())
     with duckdb.connect(str(lake.build), read_only=True) as build:
         for event in events:
@@ -104,20 +120,20 @@ def _metadata(build: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
     ).fetchall()
     place = f'"{schemas[0][0]}"."{table}"'
     columns = [name for (name, *_) in build.execute(f"describe {place}").fetchall()]
-    metadata: dict[str, Any] = {
+    told: dict[str, Any] = {
         "dagster/row_count": build.execute(f"select count(*) from {place}").fetchall()[0][0]
     }
     if "cost_usd" in columns:
-        metadata["cost_usd"] = str(build.execute(f"select sum(cost_usd) from {place}").fetchall()[0][0])
+        told["cost_usd"] = str(build.execute(f"select sum(cost_usd) from {place}").fetchall()[0][0])
     if schemas[0][0] == "main" and table != "fct_requests":
         head = build.execute(f"select * from {place} limit 5").fetchall()
-        metadata["preview"] = dg.MetadataValue.md(
+        told["preview"] = dg.MetadataValue.md(
             "\n".join(
                 "| " + " | ".join("" if value is None else str(value) for value in row) + " |"
                 for row in [columns, ["---"] * len(columns), *head]
             )
         )
-    return metadata
+    return told
 
 
 @dg.asset(

@@ -39,6 +39,7 @@ def _rate_card() -> dg.AssetsDefinition:
     )
     def rate_card() -> dg.MaterializeResult:
         lake = Lake.of_environment()
+        warehouse.refuse_forgotten_sources(lake, sources.configured())
         warehouse.prepare(lake, sources.load_settings().active_tags)
         models = rates.resolve(warehouse.models_seen(lake))
         card = rates.rate_card(models)

@@ -6,10 +6,11 @@ Through ADBC: it is a dependency already and needs nothing but Polars to hand ou
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from adbc_driver_manager import Error as DriverError
 from adbc_driver_postgresql import dbapi
@@ -90,13 +91,36 @@ def table(source: str, url: str, name: str) -> Iterator[Table]:
 
     Raises SourceError; no message holds the URL, because a password is in it.
     """
-    parts = urlsplit(url)
+    parts = _address(source, url)
     options = parse_qsl(parts.query, keep_blank_values=True)
     ours = urlunsplit(parts._replace(query=urlencode([o for o in options if o[0] not in _OF_PRISMA])))
     with _told(source, f"database of table {name}"):
         connection = dbapi.connect(ours)
     with connection:
         yield Table(source, connection, name, dict(options).get("schema"))
+
+
+def _address(source: str, url: str) -> SplitResult:
+    """The parts of a database URL. A malformed one never reaches the driver, which would quote it."""
+    try:
+        parts = urlsplit(url)
+        well_formed = (
+            parts.scheme in ("postgres", "postgresql")
+            and parts.netloc.count("@") <= 1
+            and not re.search("%(?![0-9A-Fa-f]{2})", url)
+            and parts.port is not False
+        )
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise SourceError(
+            source,
+            "`database_url` is no PostgreSQL address",
+            where="before connecting",
+            remedy="Write postgresql://user:password@host:5432/database, with special characters of the "
+            "password percent-encoded.",
+        )
+    return parts
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import duckdb
 
 from dagster_project import records
 from dagster_project.days import Days
-from dagster_project.settings import ProviderEntry, Text
+from dagster_project.settings import Address, ProviderEntry
 from dagster_project.sources import Parsed, _buckets, _http, _pages
 from dagster_project.sources._buckets import Bucket, Control, Record, count
 
@@ -81,7 +81,7 @@ class Entry(ProviderEntry):
 
     provider: ClassVar[str] = "anthropic"
 
-    base_url: Text = "https://api.anthropic.com"
+    base_url: Address = "https://api.anthropic.com"
 
 
 def fetch(entry: Entry, days: Days, raw: Path) -> None:

@@ -23,7 +23,7 @@ import duckdb
 
 from dagster_project import records
 from dagster_project.days import Days
-from dagster_project.settings import ProviderEntry, Text
+from dagster_project.settings import Address, ProviderEntry
 from dagster_project.sources import Parsed, _buckets, _http, _pages
 from dagster_project.sources._buckets import Bucket, Control, Record, count, count_if_any
 
@@ -48,7 +48,7 @@ class Entry(ProviderEntry):
 
     provider: ClassVar[str] = "openai"
 
-    base_url: Text = "https://api.openai.com/v1"
+    base_url: Address = "https://api.openai.com/v1"
 
 
 Meters = Mapping[str, Any]
