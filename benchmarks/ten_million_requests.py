@@ -71,7 +71,7 @@ METERS = {"input": "input_tokens", "cache_read": "cache_read_tokens", "output": 
 def make(lake: Lake, requests: int) -> None:
     """The day's records, the bill, the usage report and everything else that the marts need."""
     day = lake.records("request", "gateway", DAY)
-    with lake.scratch() as scratch, duckdb.connect(config={"enable_progress_bar": False}) as engine:
+    with lake.scratch() as scratch, duckdb.connect() as engine:
         columns = ", ".join(f"({REQUEST.get(c.name, 'null')})::{c.type} as {c.name}" for c in COLUMNS)
         engine.execute(
             f"copy (select {columns} from range({requests}) as t(i)) to '{scratch / 'r'}' "
@@ -120,7 +120,7 @@ def make(lake: Lake, requests: int) -> None:
 
 def roll_up(home: Path) -> None:
     lake = Lake(home)
-    with lake.scratch() as scratch, duckdb.connect(config={"enable_progress_bar": False}) as engine:
+    with lake.scratch() as scratch, duckdb.connect() as engine:
         file = scratch / "rollup"
         rollup.write(engine, lake.records("request", "gateway", DAY), settings.DEFAULT_ACTIVE_TAGS, file)
         replace_file(file, lake.rollup("request", "gateway", DAY))
@@ -146,7 +146,7 @@ def publish(home: Path) -> None:
 
 def scan(home: Path) -> None:
     file = Lake(home).records("request", "gateway", DAY)
-    with duckdb.connect(config={"enable_progress_bar": False}) as engine:
+    with duckdb.connect() as engine:
         engine.execute(
             "select count(*), sum(input_tokens), sum(cache_read_tokens), sum(output_tokens), "
             f"sum(reported_cost) from read_parquet('{file}')"

@@ -97,12 +97,11 @@ class _connection:
                 "temp_directory": str(scratch / "spill"),
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
-                "enable_progress_bar": False,
             }
         )
 
     def __enter__(self) -> duckdb.DuckDBPyConnection:
-        self._engine.execute("set TimeZone = 'UTC'")
+        self._engine.execute("set TimeZone = 'UTC'; set enable_progress_bar = false")
         return self._engine
 
     def __exit__(self, *_: object) -> None:

@@ -53,7 +53,8 @@ def run(out: Console, progress: Callable[[str], None]) -> None:
     out.print(_accuracy(measured))
     out.print(
         "\nNext:  [bold]make ui[/bold] opens this in the Dagster UI (http://127.0.0.1:3000)\n"
-        f"       [bold]duckdb -readonly {os.path.relpath(published)}[/bold], then: from chargeback_daily\n"
+        f"       [bold]CHARGEBACK_HOME={os.path.relpath(published.parent)} .venv/bin/chargeback query "
+        "'from chargeback_daily limit 20'[/bold]\n"
         "       every table is described in README.md; Acme's ownership map is "
         f"{os.path.relpath(company.OWNERSHIP)}",
         soft_wrap=True,
