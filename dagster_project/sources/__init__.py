@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cache
@@ -45,6 +45,8 @@ class Parsed:
 
     records: Mapping[Kind, Records]
     counts: Mapping[str, int] = field(default_factory=dict)
+    days_without_files: Collection[date] = ()
+    """Days of which there is nothing to read any more, not even something empty: logs are rotated away."""
 
 
 class Module(Protocol):

@@ -7,15 +7,16 @@ credentials and endpoint are the usual environment variables (AWS_..., GOOGLE_..
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ def find(source: str, pattern: str, days: Days) -> dict[str, int]:
             remedy="Correct `path`, or the permission to list it.",
         )
     return found
+
+
+def days_without_files(pattern: str, days: Days, files: Iterable[str]) -> set[date]:
+    """The days of which a dated `pattern` has no file of its own; none for a pattern without a date."""
+    if pattern.format(date=days.first) == pattern.format(date=days.first + timedelta(days=400)):
+        return set()
+    return {day for day in days if not fnmatch.filter(files, pattern.format(date=day))}
 
 
 def write_manifest(files: Mapping[str, int], raw: Path) -> None:

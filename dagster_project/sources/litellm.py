@@ -217,7 +217,8 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     _files.extract(entry.name, connection, files, COLUMNS, _projection(entry), staged)
     counts = _counts(entry, connection, staged)
     records = connection.sql(f"from read_parquet('{staged}') where broken is null")
-    return Parsed({"request": _files.completed(records)}, counts)
+    gone = _files.days_without_files(entry.path, days, files) if entry.path else ()
+    return Parsed({"request": _files.completed(records)}, counts, gone)
 
 
 def _counts(entry: Entry, connection: duckdb.DuckDBPyConnection, staged: Path) -> dict[str, int]:
