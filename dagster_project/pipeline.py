@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -94,29 +95,34 @@ def build(progress: Callable[[str], None]) -> None:
 
 
 def _execute(pulls: Mapping[str, Days], progress: Callable[[str], None]) -> None:
+    lake = Lake.of_environment()
+    with _alone(lake), instance(lake) as recorded:
+        _bury_the_dead(recorded)
+        failed = [step for step in _steps(recorded, pulls, progress) if step.error is not None]
+    if failed:
+        raise RunFailed(failed)
+
+
+def _steps(
+    recorded: dg.DagsterInstance, pulls: Mapping[str, Days], progress: Callable[[str], None]
+) -> Iterator[Step]:
     # Loading the definitions parses the dbt project: only those who run need it.
     from dagster_project.definitions import defs  # noqa: PLC0415
     from dagster_project.defs.chargeback import dbt_build  # noqa: PLC0415
     from dagster_project.defs.schedules import range_tags  # noqa: PLC0415
 
-    lake = Lake.of_environment()
     loaded = defs()
-    steps: list[Step] = []
-    with _alone(lake), instance(lake) as recorded:
-        _bury_the_dead(recorded)
-
-        def step(name: str, assets: Sequence[dg.AssetKey], tags: Mapping[str, str]) -> bool:
-            progress(name)
-            steps.append(_run(loaded, recorded, name, assets, tags))
-            return steps[-1].error is None
-
-        for source, days in pulls.items():
-            step(f"{source} {days}", [dg.AssetKey(source)], range_tags(days))
-        if step("ownership map and rate card", [dg.AssetKey("ownership_map"), dg.AssetKey("rate_card")], {}):
-            step("chargeback models and checks", [*dbt_build.keys, dg.AssetKey("warehouse")], {})
-    failed = [step for step in steps if step.error is not None]
-    if failed:
-        raise RunFailed(failed)
+    for source, days in pulls.items():
+        progress(f"{source} {days}")
+        yield _run(loaded, recorded, f"{source} {days}", [dg.AssetKey(source)], range_tags(days))
+    progress("ownership map and rate card")
+    known = [dg.AssetKey("ownership_map"), dg.AssetKey("rate_card")]
+    knowledge = _run(loaded, recorded, "ownership map and rate card", known, {})
+    yield knowledge
+    if knowledge.error is None:
+        progress("chargeback models and checks")
+        built = [*dbt_build.keys, dg.AssetKey("warehouse")]
+        yield _run(loaded, recorded, "chargeback models and checks", built, {})
 
 
 @contextmanager
@@ -191,7 +197,7 @@ def _run(
 
 def _readable(cause: SerializableErrorInfo) -> str:
     """The message of an error, without the class that Dagster puts before it."""
-    message = cause.message.strip()
+    message = re.sub(r"\x1b\[[0-9;]*m", "", cause.message).strip()
     if cause.cls_name == "DagsterDbtCliRuntimeError":
         told = [line.strip() for line in message.splitlines() if line.lstrip().startswith(_DBT_VERDICTS)]
         return "dbt refused the result: " + "; ".join(told or [message.splitlines()[0]])

@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 import httpx
 import pytest
-from dagster import AssetKey, DagsterInstance
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
 
 from dagster_project.days import Days
 from dagster_project.demo import company, providers
@@ -232,6 +232,40 @@ def test_a_mistake_in_the_map_is_told_with_its_place_and_nothing_is_published(pu
     assert finished.returncode == 1
     assert "wrong.yaml:3:" in finished.stderr
     assert pulled.contents() == before
+
+
+def test_a_killed_run_is_repaired_by_the_next_one(pulled):
+    before = pulled.contents()
+    killed = subprocess.Popen(
+        [
+            str(Path(sys.executable).with_name("chargeback")),
+            "run",
+            "--from",
+            str(DAYS.first),
+            "--to",
+            str(DAYS.last),
+        ],
+        env={**os.environ, **pulled.environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in killed.stderr:
+        if "gateway" in line:
+            break
+    time.sleep(1.0)
+    second = pulled.run()
+    killed.kill()
+    killed.wait()
+    assert second.returncode == 1, "two commands at once"
+    assert f"another chargeback command (process {killed.pid}) is working on" in second.stderr
+    assert pulled.contents() == before
+    finished = pulled.run()
+    assert finished.returncode == 0, finished.stderr
+    assert pulled.contents() == before
+    assert not list((pulled.home / "scratch").iterdir())
+    with DagsterInstance.from_config(str(pulled.home / "dagster")) as instance:
+        assert not instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED]))
 
 
 def test_a_restated_day_is_replaced(pulled):
