@@ -41,6 +41,9 @@ _RECORDS_OF: Mapping[str, str] = {
     "requests": "request",
 }
 
+# Asked for each of dbt's many dependencies, so sources.yaml is read once.
+_PULLS = {source.name: source.module.KINDS for source in sources.configured().values()}
+
 
 class Translator(DagsterDbtTranslator):
     """dbt's lake tables are what the pulls, the ownership map and the rate card write."""
@@ -66,11 +69,7 @@ class Translator(DagsterDbtTranslator):
 def _written_by(table: dg.AssetKey) -> list[dg.AssetKey]:
     name = table.path[-1]
     if name in _RECORDS_OF:
-        return [
-            dg.AssetKey(source.name)
-            for source in sources.configured().values()
-            if _RECORDS_OF[name] in source.module.KINDS
-        ]
+        return [dg.AssetKey(source) for source, kinds in _PULLS.items() if _RECORDS_OF[name] in kinds]
     return [dg.AssetKey("ownership_map" if name.startswith("ownership_") else "rate_card")]
 
 

@@ -31,3 +31,17 @@
 {% macro matches_glob(value, glob) -%}
     {{ value }} like replace(replace(replace(replace({{ glob }}, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%') escape '\'
 {%- endmacro %}
+
+{# Whether a line of the contract prices covers a priced coordinate: an empty column of the line covers everything. #}
+{% macro contract_holds(contract, coordinate) -%}
+    {{ coordinate }}.provider = {{ contract }}.provider
+    and ({{ contract }}.account_id is null or {{ coordinate }}.account_id = {{ contract }}.account_id)
+    and ({{ contract }}.model is null or {{ matches_glob(coordinate ~ ".model_key", contract ~ ".model") }})
+    and ({{ contract }}.meter is null or {{ coordinate }}.meter = {{ contract }}.meter)
+    and (
+        {{ contract }}.service_tier is null
+        or coalesce({{ coordinate }}.service_tier, 'standard') = {{ contract }}.service_tier
+    )
+    and {{ coordinate }}.usage_date >= {{ contract }}.valid_from
+    and {{ coordinate }}.usage_date < coalesce({{ contract }}.valid_to, date '9999-12-31')
+{%- endmacro %}

@@ -28,8 +28,7 @@ matched as ({{ match_finest("lines", "cells", levels) }}),
 proven as (
     select
         cells.cell_id,
-        sum({{ quantity_weight("requests.quantity") }} * requests.share_weight // requests.share_total) as asked,
-        any_value(cells.weight) as weight
+        sum({{ quantity_weight("requests.quantity") }} * requests.share_weight // requests.share_total) as asked
     from {{ ref("int_requests_matched") }} as requests
     inner join cells on requests.cell_id = cells.cell_id
     where requests.context_tier = 'long'

@@ -80,13 +80,7 @@ contracted as (
         ) as choice
     from identified
     inner join {{ ref("contract_prices") }} as contract
-        on identified.provider = contract.provider
-        and (contract.account_id is null or identified.account_id = contract.account_id)
-        and (contract.model is null or {{ matches_glob("identified.model_key", "contract.model") }})
-        and (contract.meter is null or identified.meter = contract.meter)
-        and (contract.service_tier is null or coalesce(identified.service_tier, 'standard') = contract.service_tier)
-        and identified.usage_date >= contract.valid_from
-        and identified.usage_date < coalesce(contract.valid_to, date '9999-12-31')
+        on {{ contract_holds("contract", "identified") }}
 ),
 
 -- Above which context a model is dearer: what "long" means for it, whichever of its meters has the tier.
