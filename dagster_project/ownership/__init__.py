@@ -1,9 +1,12 @@
-"""The ownership map: whose is what, read from a folder of YAML files that people edit in pull requests.
+"""The ownership map: whose is what, read from a folder of files that people edit in pull requests.
 
     teams:         who pays
     environments:  canonical names, and what callers write
     services:      what costs money, how it is recognised (`match`), and whose it is (`team`, `split`
                    or `shared`), before certain days too (`history`)
+
+The folder may also hold Backstage's catalogue (a Group is a team, a Component a service, `_backstage.py`) and
+lists of cost centres (*.csv with the columns `team` and `cost_center`).
 
 `load` tells every mistake at once, each with file:line:column. `OwnershipMap.tables` is the map as the
 warehouse joins it.
@@ -23,17 +26,25 @@ A selector matches an identity when all its keys hold. Of several that match, th
 2. More keys; each tag counts as one.
 3. More exact values, that is fewer globs.
 
-Selectors of two services that are equal in all three and can match the same identity are refused: every
-service has an owner on every day, so both would own it.
+A tag's key is reduced as those of records are: `{tag: {X-Feature-Name: chat}}` is `{tag: {feature: chat}}`.
+The `tag_aliases` of an entry in sources.yaml do not apply here: write the key that they lead to.
+
+Selectors of two services that are equal in all three and can match the same identity are refused when the
+map is loaded: every service has an owner on every day, so both would own it, whatever their histories say.
+Two cases only data shows, so that the warehouse has to find them: `{api_key: key_9f2}` and
+`{api_key: "billing bot"}` are a tie if that is the id and the name of one key (as with everything that is
+matched by both), and `tag_aliases` of sources.yaml may make one tag of two.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from dagster_project.ownership._files import files_of
 from dagster_project.ownership._reader import Reader
 from dagster_project.ownership.model import (
     CLAIM_LEVEL,
+    ByUsage,
     Condition,
     Mistake,
     Owner,
@@ -47,6 +58,7 @@ from dagster_project.ownership.model import (
 
 __all__ = [
     "CLAIM_LEVEL",
+    "ByUsage",
     "Condition",
     "Mistake",
     "Owner",
@@ -61,7 +73,7 @@ __all__ = [
 
 
 def load(folder: Path) -> OwnershipMap:
-    """Read every .yaml and .yml file in `folder` and below. None at all is a map that owns nothing.
+    """Read every .yaml, .yml and .csv file in `folder` and below. None at all is a map that owns nothing.
 
     Raises OwnershipError with every mistake.
     """
@@ -69,23 +81,13 @@ def load(folder: Path) -> OwnershipMap:
         what = "there is no such folder; set CHARGEBACK_OWNERSHIP to the folder of the ownership map"
         raise OwnershipError(folder, [Mistake(Place(str(folder), 1, 1), what)])
     reader = Reader()
-    for path in _files(folder):
-        # The folder's name without its path: places are stored in tables, on whatever machine.
-        reader.read_file(path, f"{folder.resolve().name}/{path.relative_to(folder).as_posix()}")
-    reader.read_services()
-    reader.refuse_ties()
+    for found in files_of(folder):
+        if isinstance(found, Mistake):
+            reader.refuse(found)
+        else:
+            reader.read_file(*found)
+    reader.finish()
     if reader.mistakes:
         raise OwnershipError(folder, reader.mistakes)
     environments = {written: key.text for written, key in reader.environments.items()}
     return OwnershipMap(reader.teams, environments, reader.services)
-
-
-def _files(folder: Path) -> list[Path]:
-    # Not what is hidden: a mounted Kubernetes config map has every file a second time in `..data`.
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in {".yaml", ".yml"}
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
 
-from dagster_project.ownership._ties import ties
-from dagster_project.ownership._yaml import List, Map, Node, Scalar, kind_of, read, shown
+from dagster_project.ownership._backstage import Catalogue, Component, is_entity
+from dagster_project.ownership._csv import rows
+from dagster_project.ownership._files import Source, text_of
+from dagster_project.ownership._form import (
+    BY_USAGE_KEYS,
+    HISTORY_KEYS,
+    OWNER_KEYS,
+    SERVICE_KEYS,
+    TEAM_KEYS,
+    Field,
+    Form,
+)
+from dagster_project.ownership._ties import TooManyComparisonsError, ties
+from dagster_project.ownership._yaml import (
+    MOST_VALUES,
+    Document,
+    List,
+    Map,
+    Node,
+    Scalar,
+    kind_of,
+    read,
+    shown,
+)
 from dagster_project.ownership.model import (
     CLAIM_LEVEL,
     LEVELS,
     OPEN_FROM,
     OPEN_TO,
     SHARE_DECIMALS,
+    ByUsage,
     Condition,
     Mistake,
     Owner,
@@ -27,53 +48,101 @@ from dagster_project.ownership.model import (
     Service,
     Team,
 )
-from dagster_project.sources._tags import ALIASES, canonical_key
+from dagster_project.sources._tags import canonical_key, key_in_records
 
 SECTIONS = ("teams", "environments", "services")
-TEAM_KEYS = ("cost_center", "owner", "channel")
-OWNER_KEYS = ("team", "split", "shared")
-TERM_KEYS = (*OWNER_KEYS, "otherwise", "project", "environment")
-SERVICE_KEYS = (*TERM_KEYS, "match", "history")
-HISTORY_KEYS = ("until", *TERM_KEYS)
 SELECTOR_KEYS = (*LEVELS, "tag")
-BY_USAGE_KEYS = ("among", "driver", "period")
+DRIVERS = ("cost", "tokens", "requests")
+PERIODS = ("month", "day")
+
+MOST_ENTRIES = 60_000
+"""Teams, words for environments, services and selectors, each some 2 kB in the end."""
+
+MOST_CHARACTERS = 20_000_000
 
 RESERVED_NAMES = ("unallocated", "unspecified")
 """What the marts call money without an owner; a team of that name would hide in it."""
-
-LONGEST_TEXT = 1_000
 
 _SECRET = re.compile(r"sk-(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9_-]{20,}")
 """A secret of OpenAI, Anthropic, OpenRouter or LiteLLM; the ids and names of keys look different."""
 
 
-class _Field(NamedTuple):
-    key: Scalar
-    value: Node
-
-
-class Reader:
+class Reader(Form):
     """Reads files into teams, environments and services, and collects the mistakes on the way."""
 
     def __init__(self) -> None:
-        self.mistakes: list[Mistake] = []
+        super().__init__([])
         self.teams: dict[str, Team] = {}
         self.environments: dict[str, Scalar] = {}
         """What callers write, in lower case, and the name of the environment that it means."""
         self.services: dict[str, Service] = {}
-        self._declared: dict[tuple[str, str], Place] = {}
-        self._written_services: list[_Field] = []
+        self._declared: dict[tuple[str, str], Scalar] = {}
+        self._catalogue = Catalogue(self.mistakes)
+        self._written_services: list[Field | Component] = []
+        self._cost_centers: list[tuple[str, Source]] = []
+        self._team_facts: dict[tuple[str, str], Node] = {}
+        """Where it is written what a team's cost centre, owner or channel is."""
+        self._names: dict[str, str] = {}
+        """Teams by their lower case."""
+        self._values = 0
+        self._characters = 0
+        self._entries = 0
         self._is_incomplete = False
         """Whether a file could not be read, so that a name may be declared although it is unknown."""
 
+    def refuse(self, mistake: Mistake) -> None:
+        """A file that cannot be read."""
+        self._mistake(*mistake)
+        self._is_incomplete = True
+
     def read_file(self, path: Path, file: str) -> None:
-        """Teams and environments at once; services wait until all of those are known."""
-        document, mistakes = read(path, file)
-        self.mistakes += mistakes
-        self._is_incomplete |= bool(mistakes)
-        if document is None:
+        """Teams and environments at once; cost centres and services wait until all of those are known."""
+        if self._characters > MOST_CHARACTERS:
             return
-        sections = self._fields(document, SECTIONS, "the ownership map")
+        text = text_of(path, file)
+        if isinstance(text, Mistake):
+            self.refuse(text)
+            return
+        self._characters += len(text)
+        if self._characters > MOST_CHARACTERS:
+            what = f"the map has more than {MOST_CHARACTERS:,} characters up to here; make it smaller"
+            self.refuse(Mistake(Place(file, 1, 1), what))
+            return
+        source = Source(file, text)
+        if path.suffix.lower() == ".csv":
+            self._cost_centers.append((text, source))
+            return
+        documents = read(text, source, MOST_VALUES - self._values - self._catalogue.values)
+        if isinstance(documents, Mistake):
+            self.refuse(documents)
+        elif any(is_entity(document.node) for document in documents):
+            self._read_entities(documents, text)
+        else:
+            self._read_own(documents)
+
+    def finish(self) -> None:
+        """What had to wait for all files."""
+        self._names = {name.lower(): name for name in self.teams}
+        for text, source in self._cost_centers:
+            self._read_cost_centers(text, source)
+        self._written_services += self._catalogue.components
+        self._written_services.reverse()
+        while self._written_services:
+            # One by one they make room for what is made of them.
+            self._read_service(self._written_services.pop())
+        self._refuse_ties()
+
+    def _read_own(self, documents: Sequence[Document]) -> None:
+        unread = [mistake for document in documents for mistake in document.mistakes]
+        if len(documents) > 1:
+            what = "a second document begins here; remove the `---` or write another file"
+            unread.append(Mistake(documents[1].node.place, what))
+        for mistake in unread:
+            self.refuse(mistake)
+        if unread or not documents:
+            return
+        self._values += documents[0].values
+        sections = self._fields(documents[0].node, SECTIONS, "the ownership map")
         named = {name: self._fields(field.value, None, f"`{name}`") for name, field in sections.items()}
         for field in named.get("teams", {}).values():
             self._read_team(field)
@@ -81,72 +150,110 @@ class Reader:
             self._read_environment(field)
         self._written_services += named.get("services", {}).values()
 
-    def read_services(self) -> None:
-        for field in self._written_services:
-            self._read_service(field)
-
-    def refuse_ties(self) -> None:
-        selectors = [s for service in self.services.values() for s in service.selectors]
-        for later, earlier in ties(selectors):
-            self._mistake(
-                later.place,
-                f"{later} of service `{later.rule}` and {earlier} of service `{earlier.rule}` at "
-                f"{earlier.place} are equally specific and can match the same identity; "
-                "add a key to one of them or narrow it",
-            )
-
-    def _mistake(self, place: Place, what: str) -> None:
-        self.mistakes.append(Mistake(place, what))
-
-    def _fields(
-        self, node: Node, known: Sequence[str] | None, what: str, hidden: Sequence[str] = ()
-    ) -> dict[str, _Field]:
-        """The fields of a mapping by key; none if it is empty or no mapping. `known` None: any key."""
-        if isinstance(node, Scalar) and node.is_null:
-            return {}
-        if not isinstance(node, Map):
-            self._mistake(node.place, f"{what} is written as `key: value` lines, not {kind_of(node)}")
-            return {}
-        fields: dict[str, _Field] = {}
-        for key, value in zip(node.items[::2], node.items[1::2], strict=True):
-            if not isinstance(key, Scalar):
-                self._mistake(key.place, f"a key is a word, not {kind_of(key)}")
-            elif key.text in fields:
-                first = fields[key.text].key.place
+    def _read_entities(self, documents: Sequence[Document], text: str) -> None:
+        for node in (document.node for document in documents):
+            if isinstance(node, Scalar) and node.is_null:
+                continue
+            if not (isinstance(node, Map) and is_entity(node)):
                 self._mistake(
-                    key.place, f"the key {shown(key.text)} is already at {first}; keep one of the two"
+                    node.place,
+                    "this document is no entity, and another one is; give it `apiVersion` and `kind`, "
+                    "or a file of its own",
                 )
-            elif known is not None and key.text not in known and key.text not in hidden:
-                instead = self._nearest(key.text, known) or f"the keys of {what} are {', '.join(known)}"
-                self._mistake(key.place, f"unknown key {shown(key.text)}; {instead}")
+                continue
+            team = self._catalogue.read(node, text)
+            if team is not None:
+                self._read_team(team)
+
+    def _read_cost_centers(self, text: str, source: Source) -> None:
+        columns: dict[str, int] = {}
+        header: list[Scalar] = []
+        for row in rows(text, source):
+            if isinstance(row, Mistake):
+                self._mistake(*row)
+            elif not header:
+                header = row
+                columns = self._columns(header)
+                if not {"team", "cost_center"} <= columns.keys():
+                    return
+            elif len(row) != len(header):
+                self._mistake(
+                    row[0].place,
+                    f"this row has {len(row)} values, and the header {len(header)}; "
+                    "put a value with a comma in quotes",
+                )
             else:
-                fields[key.text] = _Field(key, value)
-        return fields
+                self._complete_team({key: row[column] for key, column in columns.items()})
 
-    def _text(self, node: Node, what: str) -> str | None:
-        """A label of one line; None if it is not one, which is then a mistake."""
-        if not isinstance(node, Scalar):
-            self._mistake(node.place, f"{what} is one text, not {kind_of(node)}")
-        elif node.is_null or not node.text:
-            self._mistake(node.place, f"{what} is empty; write it or leave the line out")
-        elif len(node.text) > LONGEST_TEXT:
-            self._mistake(node.place, f"{what} {shown(node.text)} is longer than {LONGEST_TEXT:,} characters")
-        elif not node.text.isprintable() or node.text != node.text.strip():
+    def _columns(self, header: Sequence[Scalar]) -> dict[str, int]:
+        """Where in a row the key of a team is."""
+        columns: dict[str, int] = {}
+        for column, cell in enumerate(header):
+            key = canonical_key(cell.text).replace("centre", "center")
+            if key not in {"team", *TEAM_KEYS}:
+                continue
+            first = columns.setdefault(key, column)
+            if first != column:
+                self._mistake(
+                    cell.place,
+                    f"the column {shown(cell.text)} is the same as {shown(header[first].text)} at "
+                    f"{header[first].place}; keep one",
+                )
+        for missing in sorted({"team", "cost_center"} - columns.keys(), reverse=True):
             self._mistake(
-                node.place,
-                f"{what} {shown(node.text)} has blanks around it or characters that do not show; remove them",
+                header[0].place,
+                f"no column of this list of cost centres is `{missing}`; its first line names the columns, "
+                "with commas between them: team,cost_center",
             )
-        else:
-            return node.text
-        return None
+        return columns
 
-    def _optional_text(self, fields: Mapping[str, _Field], key: str) -> str | None:
-        return self._text(fields[key].value, f"`{key}`") if key in fields else None
+    def _complete_team(self, row: Mapping[str, Scalar]) -> None:
+        written = row["team"]
+        name = self._names.get(written.text.lower())
+        if name is None:
+            name = self._declare("team", written)
+            if name is None:
+                return
+            self._names[name.lower()] = name
+            self.teams[name] = Team(name, written.place, None, None, None)
+        for key in TEAM_KEYS:
+            if key not in row or not row[key].text:
+                continue
+            text = self._text(row[key], f"`{key}`")
+            first = self._team_facts.setdefault((name, key), row[key])
+            if first is row[key]:
+                self.teams[name] = replace(self.teams[name], **{key: text})
+            elif text is not None and text != getattr(self.teams[name], key):
+                self._mistake(
+                    row[key].place,
+                    f"the {key.replace('_', ' ')} of team {shown(name)} is {shown(text)} here and "
+                    f"{kind_of(first)} at {first.place}; make them one",
+                )
 
-    def _nearest(self, word: str, known: Collection[str]) -> str | None:
-        # A tenth of a second among ten thousand names; whoever has so many mistakes made one of them.
-        near = difflib.get_close_matches(word, known, n=1) if len(self.mistakes) < 20 else []
-        return f"did you mean `{near[0]}`?" if near else None
+    def _refuse_ties(self) -> None:
+        selectors = [s for service in self.services.values() for s in service.selectors]
+        try:
+            for later, earlier in ties(selectors):
+                self._mistake(
+                    later.place,
+                    f"{later} of service `{later.rule}` and {earlier} of service `{earlier.rule}` at "
+                    f"{earlier.place} are equally specific and can match the same identity; "
+                    "add a key to one of them or narrow it",
+                )
+        except TooManyComparisonsError as error:
+            self._mistake(
+                error.selector.place,
+                f"{error.selector} is one of too many patterns that may match the same; let patterns begin "
+                "with letters that tell them apart, e.g. support-bot-*",
+            )
+
+    def _is_too_large(self, place: Place) -> bool:
+        """Whether the map has too many entries, of which there is one more now."""
+        self._entries += 1
+        if self._entries > MOST_ENTRIES:
+            what = "teams, environments, services and selectors up to here; make the map smaller"
+            self._mistake(place, f"there are more than {MOST_ENTRIES:,} {what}")
+        return self._entries > MOST_ENTRIES
 
     def _declare(self, kind: str, key: Scalar) -> str | None:
         """The name, if it is one and new."""
@@ -156,21 +263,28 @@ class Reader:
         if name.lower() in RESERVED_NAMES or name.lower().startswith("team:"):
             self._mistake(key.place, f"{shown(name)} has a meaning of its own; choose another {kind} name")
             return None
+        if self._entries > MOST_ENTRIES:
+            return None
         # Tags are compared in lower case: names that differ only in that could not be told apart.
-        first = self._declared.setdefault((kind, name.lower()), key.place)
-        if first != key.place:
-            self._mistake(key.place, f"{kind} {shown(name)} is declared already at {first}; make them one")
+        first = self._declared.setdefault((kind, name.lower()), key)
+        if first is not key:
+            self._mistake(
+                key.place, f"{kind} {shown(name)} is declared already at {first.place}; make them one"
+            )
+            return None
+        if self._is_too_large(key.place):
             return None
         return name
 
-    def _read_team(self, field: _Field) -> None:
+    def _read_team(self, field: Field) -> None:
         fields = self._fields(field.value, TEAM_KEYS, "a team")
         texts = {key: self._optional_text(fields, key) for key in TEAM_KEYS}
         name = self._declare("team", field.key)
         if name is not None:
             self.teams[name] = Team(name, field.key.place, **texts)
+            self._team_facts |= {(name, key): fields[key].value for key in TEAM_KEYS if key in fields}
 
-    def _read_environment(self, field: _Field) -> None:
+    def _read_environment(self, field: Field) -> None:
         aliases: list[Node] = []
         if isinstance(field.value, List):
             aliases = field.value.items
@@ -183,7 +297,7 @@ class Reader:
             return
         for written in (field.key, *aliases):
             text = self._text(written, "an alias")
-            if text is None:
+            if text is None or self._is_too_large(written.place):
                 continue
             meant = self.environments.setdefault(text.lower(), field.key)
             if meant.text != field.key.text:
@@ -193,10 +307,14 @@ class Reader:
                     "a word means one environment",
                 )
 
-    def _read_service(self, field: _Field) -> None:
-        place = field.key.place
+    def _read_service(self, written: Field | Component) -> None:
         mistakes_before = len(self.mistakes)
-        fields = self._fields(field.value, SERVICE_KEYS, "a service", hidden=BY_USAGE_KEYS)
+        field, lifecycle = written, None
+        if isinstance(written, Component):
+            field = self._catalogue.service(written, self._names, not self._is_incomplete)
+            lifecycle = written.lifecycle
+        place = field.key.place
+        fields = self._fields(field.value, SERVICE_KEYS, "a service")
         is_understood = len(self.mistakes) == mistakes_before
         if is_understood and not any(key in fields for key in (*OWNER_KEYS, *BY_USAGE_KEYS)):
             self._mistake(
@@ -204,7 +322,7 @@ class Reader:
                 f"service {shown(field.key.text)} has no owner; write `team: NAME`, "
                 "`split: {NAME: 0.6, OTHER: 0.4}` or `shared: true`",
             )
-        current = self._owner(fields, Owner(place, OPEN_FROM, OPEN_TO, None, {}, False, None, None))
+        current = self._owner(fields, Owner(place, OPEN_FROM, OPEN_TO, None, {}, None, False, None, None))
         owners = self._owners(fields, current)
         name = self._declare("service", field.key)
         selectors = self._selectors(field.key.text, fields)
@@ -217,15 +335,15 @@ class Reader:
                         "leave `tag` out",
                     )
         if name is not None:
-            self.services[name] = Service(name, place, tuple(owners), tuple(selectors))
+            self.services[name] = Service(name, place, lifecycle, tuple(owners), tuple(selectors))
 
-    def _owners(self, fields: Mapping[str, _Field], current: Owner) -> list[Owner]:
+    def _owners(self, fields: Mapping[str, Field], current: Owner) -> list[Owner]:
         """The lines of `history`, each from the end of the one before it, and then `current`."""
         owners: list[Owner] = []
         begins, begins_at = OPEN_FROM, current.place
         for line in self._items(fields, "history", "lines such as {until: 2026-07-01, team: NAME}"):
             mistakes_before = len(self.mistakes)
-            said = self._fields(line, HISTORY_KEYS, "a history line", hidden=BY_USAGE_KEYS)
+            said = self._fields(line, HISTORY_KEYS, "a history line")
             is_understood = len(self.mistakes) == mistakes_before
             if is_understood and ("until" not in said or len(said) == 1):
                 self._mistake(
@@ -246,19 +364,8 @@ class Reader:
             begins, begins_at = until, said["until"].value.place
         return [*owners, replace(current, valid_from=begins)]
 
-    def _owner(self, fields: Mapping[str, _Field], before: Owner) -> Owner:
+    def _owner(self, fields: Mapping[str, Field], before: Owner) -> Owner:
         """`before`, with everything that `fields` say instead."""
-        usage = [fields[key].key for key in BY_USAGE_KEYS if key in fields]
-        split = fields["split"].value if "split" in fields else None
-        if isinstance(split, Scalar) and split.text == "by_usage":
-            usage = [split]
-        if usage:
-            self._mistake(
-                usage[0].place,
-                "by_usage splits are not supported yet; write fixed shares, "
-                "e.g. split: {search: 0.6, support: 0.4}",
-            )
-            return before
         said = [key for key in fields if key in OWNER_KEYS]
         if len(said) > 1:
             remedy = "; for what no tag claims write `otherwise`" if "split" not in said else ""
@@ -267,23 +374,35 @@ class Reader:
                 f"`{said[0]}` at {fields[said[0]].key.place} and `{said[1]}` contradict each other; "
                 f"keep one of the two{remedy}",
             )
-        team, shares, is_shared = before.team, before.shares, before.is_shared
-        if said and not (said == ["shared"] and before.is_shared):
-            team, shares, is_shared = None, {}, False
+        split = fields["split"].value if "split" in fields else None
+        is_by_usage = isinstance(split, Scalar) and split.text == "by_usage"
+        team, shares, by_usage, is_shared = before.team, before.shares, before.by_usage, before.is_shared
+        is_as_before = (said == ["shared"] and is_shared) or (is_by_usage and by_usage is not None)
+        if said and not is_as_before:
+            team, shares, by_usage, is_shared = None, {}, None, False
         if "team" in fields:
             team = self._team(fields["team"].value)
-        if "split" in fields:
-            shares = self._shares(fields["split"].value)
+        if split is not None and not is_by_usage:
+            shares = self._shares(split)
         if "shared" in fields:
             is_shared = True
             self._check_true(fields["shared"].value)
+        usage = [fields[key].key for key in BY_USAGE_KEYS if key in fields]
+        if is_by_usage or (by_usage is not None and usage):
+            by_usage = self._by_usage(fields, split or usage[0], by_usage)
+        elif usage:
+            self._mistake(
+                usage[0].place,
+                f"`{usage[0].text}` is of a split by usage, and this is none; "
+                "write `split: by_usage`, or leave the line out",
+            )
         if "otherwise" in fields:
             team = self._team(fields["otherwise"].value)
-            if not is_shared:
+            if not is_shared and by_usage is None:
                 self._mistake(
                     fields["otherwise"].key.place,
-                    "`otherwise` says whose the rest of a shared service is, and this one is not shared; "
-                    "write `shared: true`, or `team` instead of `otherwise`",
+                    "`otherwise` says whose the rest of a shared service or of a split by usage is, and this "
+                    "is neither; write `shared: true`, or `team` instead of `otherwise`",
                 )
         project, environment = before.project, before.environment
         if "project" in fields:
@@ -294,6 +413,7 @@ class Reader:
             before,
             team=team,
             shares=shares,
+            by_usage=by_usage,
             is_shared=is_shared,
             project=project,
             environment=environment,
@@ -324,9 +444,56 @@ class Reader:
         if said is not None and said.lower() not in {"true", "yes", "on"}:
             self._mistake(node.place, f"`shared` is `true`, not {shown(said)}; or leave the line out")
 
+    def _by_usage(self, fields: Mapping[str, Field], split: Node, before: ByUsage | None) -> ByUsage:
+        if before is None and "among" not in fields:
+            self._mistake(
+                split.place, "a split by usage is between teams that are named; write `among: [NAME, OTHER]`"
+            )
+        by_usage = before or ByUsage((), DRIVERS[0], PERIODS[0])
+        if "among" in fields:
+            by_usage = replace(by_usage, among=self._among(fields))
+        if "driver" in fields:
+            by_usage = replace(by_usage, driver=self._one_of(DRIVERS, fields["driver"]))
+        if "period" in fields:
+            by_usage = replace(by_usage, period=self._one_of(PERIODS, fields["period"]))
+        return by_usage
+
+    def _among(self, fields: Mapping[str, Field]) -> tuple[str, ...]:
+        teams: dict[str, Node] = {}
+        for node in self._items(fields, "among", "teams such as [search, support]"):
+            team = self._team(node)
+            if team is None:
+                continue
+            first = teams.setdefault(team, node)
+            if first is not node:
+                self._mistake(
+                    node.place,
+                    f"team {shown(team)} is in `among` already at {first.place}; keep one of the two",
+                )
+        return tuple(sorted(teams))
+
+    def _one_of(self, known: Sequence[str], field: Field) -> str | None:
+        text = self._text(field.value, f"`{field.key.text}`")
+        if text is not None and text not in known:
+            instead = self._nearest(text, known) or f"write one of {', '.join(known)}"
+            self._mistake(
+                field.value.place, f"{shown(text)} is not a {field.key.text} of a split by usage; {instead}"
+            )
+        return text
+
     def _shares(self, node: Node) -> dict[str, Decimal]:
+        if not isinstance(node, Map):
+            self._mistake(
+                node.place,
+                f"`split` is `by_usage` or shares such as {{search: 0.6, support: 0.4}}, not {kind_of(node)}",
+            )
+            return {}
         mistakes_before = len(self.mistakes)
         fields = self._fields(node, None, "`split`")
+        if not node.items:
+            self._mistake(
+                node.place, "`split` is empty; write shares that sum to 1, e.g. {search: 0.6, support: 0.4}"
+            )
         shares = {key.text: self._share(value) for key, value in fields.values()}
         exact = {team: share for team, share in shares.items() if share is not None}
         total = sum(exact.values(), Decimal(0))
@@ -366,18 +533,7 @@ class Reader:
             self._mistake(node.place, f"{shown(text)} is not a day; write it like 2026-07-01")
         return None
 
-    def _items(self, fields: Mapping[str, _Field], key: str, example: str) -> list[Node]:
-        """The list at `key`, which has items if the key is written at all."""
-        if key not in fields:
-            return []
-        node = fields[key].value
-        if isinstance(node, List) and node.items:
-            return node.items
-        said = "empty" if isinstance(node, List) else kind_of(node)
-        self._mistake(node.place, f"`{key}` is {said}; it is a list of {example}")
-        return []
-
-    def _selectors(self, service: str, fields: Mapping[str, _Field]) -> list[Selector]:
+    def _selectors(self, service: str, fields: Mapping[str, Field]) -> list[Selector]:
         if "match" in fields and isinstance(fields["match"].value, Map):
             nodes = [fields["match"].value]
         else:
@@ -418,6 +574,8 @@ class Reader:
                 "e.g. {gateway_key: support-bot-*}",
             )
             return None
+        if self._is_too_large(node.place):
+            return None
         has_tag = any(condition.dimension == "tag" for condition in conditions)
         level = CLAIM_LEVEL if has_tag else min(LEVELS[condition.dimension] for condition in conditions)
         return Selector(str(node.place), service, node.place, level, tuple(conditions))
@@ -431,8 +589,7 @@ class Reader:
             self._mistake(node.place, "`tag` is empty; write one, e.g. tag: {feature: search}")
         for key, value in fields.values():
             text = self._text(value, "the value of a tag")
-            snake = canonical_key(key.text)
-            tag_key = ALIASES.get(snake, snake)
+            tag_key = key_in_records(key.text)
             first = written.setdefault(tag_key, key)
             if not tag_key:
                 self._mistake(key.place, f"{shown(key.text)} is not a tag key; write one such as `feature`")

@@ -9,6 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dagster_project.ownership.model import Condition, Selector
 
+MOST_COMPARISONS = 2_000_000
+"""Some ten seconds. Ten thousand services with four patterns each need 30,000."""
+
+
+class TooManyComparisonsError(Exception):
+    """`selector` is one of too many whose patterns have no fixed beginning or end to tell them apart by."""
+
+    def __init__(self, selector: Selector) -> None:
+        super().__init__(str(selector))
+        self.selector = selector
+
 
 def globs_overlap(one: str, other: str) -> bool:
     """Whether some text matches both; `*` is any text, also none, and `?` is any one character."""
@@ -42,17 +53,36 @@ def ties(selectors: Iterable[Selector]) -> Iterator[tuple[Selector, Selector]]:
     """Equally specific selectors of two services that can match one identity.
 
     Each selector that ties with earlier ones is told once, as (it, one of them). What cannot be seen here
-    is that one selector has a key's id and another its name.
+    is that one selector has a key's id and another its name. Raises TooManyComparisonsError.
     """
+    comparisons = 0
     by_rank: defaultdict[tuple[int, int, int], list[Selector]] = defaultdict(list)
     for selector in selectors:
         by_rank[selector.rank].append(selector)
     for ranked in by_rank.values():
         equals = _Equals(ranked)
         for selector in ranked:
-            earlier = next(equals.earlier_rivals(selector), None)
-            if earlier is not None:
-                yield selector, earlier
+            for other in equals.candidates(selector):
+                comparisons += 1
+                if comparisons > MOST_COMPARISONS:
+                    raise TooManyComparisonsError(selector)
+                if other is not None and _is_earlier_rival(other, selector):
+                    yield selector, other
+                    break
+
+
+def _is_earlier_rival(other: Selector, selector: Selector) -> bool:
+    """Whether it is another service's, earlier in the files, and can match what `selector` matches."""
+    return (
+        other.rule != selector.rule
+        and other.place < selector.place
+        and all(
+            globs_overlap(one.value, another.value)
+            for one in selector.conditions
+            for another in other.conditions
+            if _key(one) == _key(another)
+        )
+    )
 
 
 _Key = tuple[str, str | None]
@@ -79,31 +109,21 @@ class _Equals:
         self._near = {key: _Near(entries) for key, entries in by_key.items()}
         self._lacking = {key: len(selectors) - len(entries) for key, entries in by_key.items()}
 
-    def earlier_rivals(self, selector: Selector) -> Iterator[Selector]:
-        """Those of other services, and earlier in the files, that can match what `selector` matches."""
-        for other in self._candidates(selector):
-            if (
-                other.rule != selector.rule
-                and other.place < selector.place
-                and all(
-                    globs_overlap(one.value, another.value)
-                    for one in selector.conditions
-                    for another in other.conditions
-                    if _key(one) == _key(another)
-                )
-            ):
-                yield other
-
-    def _candidates(self, selector: Selector) -> Iterator[Selector]:
+    def candidates(self, selector: Selector) -> Iterator[Selector | None]:
+        """All that may match what `selector` matches, and more; None where looking for them took a step."""
         options = {}
         for condition in selector.conditions:
-            options[_key(condition)] = self._near[_key(condition)].lists(condition)
+            near = self._near[_key(condition)].lists(condition)
+            options[_key(condition)] = near
+            yield from [None] * len(near)
         rarest = min(options, key=lambda key: self._lacking[key] + sum(map(len, options[key])))
         for near in options[rarest]:
             yield from near
         if self._lacking[rarest]:
             for shape, members in self._by_shape.items():
-                if rarest not in shape:
+                if rarest in shape:
+                    yield None
+                else:
                     yield from members
 
 

@@ -32,6 +32,7 @@ LEVELS: Mapping[str, int] = {
 CLAIM_LEVEL = 60
 SERVICE_CLAIM_LEVEL = 61
 TEAM_CLAIM_LEVEL = 62
+IMPLIED_LEVELS = (SERVICE_CLAIM_LEVEL, TEAM_CLAIM_LEVEL)
 
 OPEN_FROM = date.min
 OPEN_TO = date.max
@@ -95,10 +96,6 @@ class Condition:
         literal = re.sub(r"[\\%_]", r"\\\g<0>", self.value)
         return literal.replace("*", "%").replace("?", "_")
 
-    def __str__(self) -> str:
-        said = f"{self.dimension}: {self.value}"
-        return said if self.tag_key is None else f"tag: {{{self.tag_key}: {self.value}}}"
-
 
 @dataclass(frozen=True, slots=True)
 class Selector:
@@ -124,15 +121,32 @@ class Selector:
         return self.level, self.keys, self.exact_keys
 
     def __str__(self) -> str:
-        return f"{{{', '.join(map(str, self.conditions))}}}"
+        said = [f"{c.dimension}: {c.value}" for c in self.conditions if c.tag_key is None]
+        tags = [f"{c.tag_key}: {c.value}" for c in self.conditions if c.tag_key is not None]
+        if tags:
+            said.append(f"tag: {{{', '.join(tags)}}}")
+        return f"{{{', '.join(said)}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class ByUsage:
+    """A split in proportion to what the teams `among` used in the same UTC month or day.
+
+    `driver` is what is counted of their use: cost, tokens or requests. `among` is in order of name.
+    """
+
+    among: tuple[str, ...]
+    driver: str
+    period: str
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose a service is from `valid_from` (inclusive) to `valid_to` (exclusive), UTC days.
 
-    `shares` by team sum to exactly 1, or are empty where the service is not split. `team` is None for
-    split services; for shared ones it is the owner of what no tag claims, None if there is none.
+    `shares` by team sum to exactly 1, or are empty where the service has no fixed shares. `team` is None
+    for those that do; for shared services it is the owner of what no tag claims, and for `by_usage` that
+    of a period in which nobody used anything; None if there is none.
     `project` and `environment` are None where the map leaves them to the requests' tags.
     """
 
@@ -141,17 +155,31 @@ class Owner:
     valid_to: date
     team: str | None
     shares: Mapping[str, Decimal]
+    by_usage: ByUsage | None
     is_shared: bool
     project: str | None
     environment: str | None
 
+    @property
+    def is_split(self) -> bool:
+        return bool(self.shares) or self.by_usage is not None
+
+    @property
+    def shares_by_team(self) -> Iterable[tuple[str, Decimal | None]]:
+        """Teams of a split; None is a share that the warehouse finds out."""
+        return self.shares.items() if self.by_usage is None else ((t, None) for t in self.by_usage.among)
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service; its `owners` follow each other without overlap or hole, the current one last."""
+    """A service; its `owners` follow each other without overlap or hole, the current one last.
+
+    `lifecycle` is what Backstage says, e.g. experimental.
+    """
 
     name: str
     place: Place
+    lifecycle: str | None
     owners: tuple[Owner, ...]
     selectors: tuple[Selector, ...]
 
@@ -191,35 +219,48 @@ class OwnershipMap:
         selectors = list(self.selectors())
         owners = [(s.name, s.name, owner) for s in self.services.values() for owner in s.owners]
         owners += [(team.rule, None, _whole(team)) for team in self.teams.values()]
+        # Generators: of a large map, the rows of all tables together would be half of the memory.
         rows = {
-            "ownership_selectors": [
-                (s.selector_id, s.rule, s.place.row, s.level, s.keys, s.exact_keys, len(s.conditions))
+            "ownership_selectors": (
+                (
+                    *(s.selector_id, s.rule, s.place.row, s.level, s.keys, s.exact_keys, len(s.conditions)),
+                    *(str(s), s.level in IMPLIED_LEVELS),
+                )
                 for s in selectors
-            ],
-            "ownership_conditions": [
+            ),
+            "ownership_conditions": (
                 (s.selector_id, c.dimension, c.tag_key, None if c.is_glob else c.value, c.like_pattern)
                 for s in selectors
                 for c in s.conditions
-            ],
-            "ownership_owners": [
+            ),
+            "ownership_owners": (
                 (
                     *(rule, o.valid_from, o.valid_to, service, o.team, o.project, o.environment),
-                    *(o.is_shared, bool(o.shares), o.place.row),
+                    *(o.is_shared, o.is_split, o.by_usage and o.by_usage.driver),
+                    *(o.by_usage and o.by_usage.period, o.place.row),
                 )
                 for rule, service, o in owners
-            ],
-            "ownership_splits": [
+            ),
+            "ownership_splits": (
                 (rule, o.valid_from, o.valid_to, team, share)
                 for rule, _, o in owners
-                for team, share in o.shares.items()
-            ],
-            "ownership_environments": list(self.environments.items()),
-            "ownership_teams": [
+                for team, share in o.shares_by_team
+            ),
+            "ownership_services": (
+                (
+                    *(s.name, None if now.is_shared or now.is_split else now.team),
+                    *(now.project, now.environment, s.lifecycle, s.place.row),
+                )
+                for s in self.services.values()
+                for now in s.owners[-1:]
+            ),
+            "ownership_environments": iter(self.environments.items()),
+            "ownership_teams": (
                 (t.name, t.cost_center, t.owner, t.channel, t.place.row) for t in self.teams.values()
-            ],
+            ),
         }
         return {
-            name: pl.DataFrame(rows[name], schema=schema, orient="row", strict=True)
+            name: pl.DataFrame(list(rows[name]), schema=schema, orient="row", strict=True)
             for name, schema in TABLES.items()
         }
 
@@ -233,6 +274,8 @@ TABLES: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "keys": pl.Int32,
         "exact_keys": pl.Int32,
         "conditions": pl.Int32,
+        "selector": pl.String,
+        "is_implied": pl.Boolean,
     },
     "ownership_conditions": {
         "selector_id": pl.String,
@@ -251,6 +294,8 @@ TABLES: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "environment": pl.String,
         "is_shared": pl.Boolean,
         "is_split": pl.Boolean,
+        "split_driver": pl.String,
+        "split_period": pl.String,
         "place": pl.String,
     },
     "ownership_splits": {
@@ -259,6 +304,14 @@ TABLES: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "valid_to": pl.Date,
         "team": pl.String,
         "share": pl.Decimal(18, SHARE_DECIMALS),
+    },
+    "ownership_services": {
+        "service": pl.String,
+        "team": pl.String,
+        "project": pl.String,
+        "environment": pl.String,
+        "lifecycle": pl.String,
+        "place": pl.String,
     },
     "ownership_environments": {"written": pl.String, "environment": pl.String},
     "ownership_teams": {
@@ -269,7 +322,18 @@ TABLES: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "place": pl.String,
     },
 }
-"""Columns of each table. `value` and `like_pattern`: one of them is null. Dates as in `Owner`."""
+"""Columns of each table; dates, teams of owners and what may be null as in `Owner`.
+
+    ownership_selectors     one row per selector. `selector` is its text; `is_implied` ones are not written:
+                            the name of a service or team as its tag
+    ownership_conditions    one row per key of a selector; `value` or `like_pattern` is null
+    ownership_owners        one row per rule and period. `is_split` by fixed shares, or, where
+                            `split_driver` and `split_period` are not null, by usage
+    ownership_splits        one row per rule, period and team of a split; `share` is null by usage
+    ownership_services      one row per service, as it is now; `team` is null if it is split or shared
+    ownership_environments  one row per word that callers write
+    ownership_teams         one row per team
+"""
 
 
 def _implied(tag_key: str, level: int, name: str, rule: str, place: Place) -> Selector:
@@ -278,4 +342,4 @@ def _implied(tag_key: str, level: int, name: str, rule: str, place: Place) -> Se
 
 
 def _whole(team: Team) -> Owner:
-    return Owner(team.place, OPEN_FROM, OPEN_TO, team.name, {}, False, None, None)
+    return Owner(team.place, OPEN_FROM, OPEN_TO, team.name, {}, None, False, None, None)
