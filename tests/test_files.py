@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-import boto3
 import duckdb
 import pytest
-from moto.server import ThreadedMotoServer
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
@@ -155,86 +151,3 @@ def test_a_file_that_went_away_after_it_was_listed(tmp_path: Path) -> None:
     (tmp_path / "a.json").unlink()
     with pytest.raises(SourceError, match=r"a\.json: the file cannot be read to its end: it is gone"):
         read(files, tmp_path / "out.parquet")
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket of an S3 server, which the environment points to. Its URL."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="logs")
-    yield "s3://logs"
-    boto3.resource("s3", endpoint_url=endpoint).Bucket("logs").objects.delete()
-
-
-def put(endpoint: str, objects: dict[str, bytes]) -> None:
-    client = boto3.client("s3", endpoint_url=endpoint)
-    for key, body in objects.items():
-        client.put_object(Bucket="logs", Key=key, Body=body)
-
-
-def test_objects_of_a_bucket(bucket: str, endpoint: str, tmp_path: Path) -> None:
-    put(
-        endpoint,
-        {
-            "gw/2026-11-21/a.json": b'{"n": 1}',
-            f"gw/growth/2026-11-21/time-01_{'x' * 400}.json": b'{"n": 2}',
-            "gw/team [eu] *?/2026-11-21/a+b=c%20#&é.json": b'{"n": 3}',
-            "gw/2026-11-20/batch_23-59.jsonl.gz": gzip.compress(b'{"n": 4}\n{"n": 5}\n'),
-            "gw/2026-11-22/posted.json": b'[{"n": 6}, null]',
-            "gw/2026-11-22/large.json": b'{"n": 7, "image": "' + b"x" * (20 * 2**20) + b'"}\n{"n": 8}',
-            "gw/2026-11-22/large.json.gz": gzip.compress(
-                b'{"n": 10, "noise": "' + random.Random(1).randbytes(2**21).hex().encode() + b'"}'
-            ),
-            "gw/2026-11-23/later.json": b'{"n": 90}',
-            "gw/2026-11-21/read.me": b"nothing",
-            **{f"gw/2026-11-21/many/{number}.json": b'{"n": 9}' for number in range(100)},
-            "other/2026-11-21/a.json": b'{"n": 91}',
-        },
-    )
-    files = _files.find("gateway", f"{bucket}/gw/**/{{date}}/**/*.json*", DAY)
-    assert read(files, tmp_path / "out.parquet") == [1, 2, 3, 4, 5, 6, 7, 8, *[9] * 100, 10, None]
-
-
-def test_globs_mean_the_same_in_a_bucket(bucket: str, endpoint: str) -> None:
-    put(endpoint, dict.fromkeys(("a.json", "b/a.json", "b/c/a.json", "b/[x].json", "b/!.json"), b"{}"))
-
-    def keys(pattern: str) -> list[str]:
-        return sorted(_files.find("gateway", f"{bucket}/{pattern}", DAY))
-
-    assert keys("*.json") == [f"{bucket}/a.json"]
-    assert keys("**/a.json") == [f"{bucket}/{key}" for key in ("a.json", "b/a.json", "b/c/a.json")]
-    assert keys("b/?.json") == [f"{bucket}/b/!.json", f"{bucket}/b/a.json"]
-    assert keys("b/[!a-z].json") == [f"{bucket}/b/!.json"]
-    assert keys("b/[[]x].json") == [f"{bucket}/b/[x].json"]
-    with pytest.raises(SourceError, match=r"no file matches s3://logs/c/\*"):
-        keys("c/*")
-
-
-def test_an_object_cut_off_is_told_by_its_name(bucket: str, endpoint: str, tmp_path: Path) -> None:
-    put(endpoint, {"a.json.gz": gzip.compress(GOOD * 9999)[:-20]})
-    with pytest.raises(SourceError, match=r"s3://logs/a\.json\.gz: the file cannot be read to its end"):
-        read(_files.find("gateway", f"{bucket}/*", DAY), tmp_path / "out.parquet")
-
-
-def test_an_object_that_went_away_after_it_was_listed(bucket: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="cannot be read to its end: it is gone"):
-        read({f"{bucket}/a.json": 9}, tmp_path / "out.parquet")
-
-
-def test_a_bucket_that_refuses(bucket: str) -> None:
-    with pytest.raises(SourceError, match="the object store refused to list it") as error:
-        _files.find("gateway", "s3://of-somebody-else/*.json", DAY)
-    assert "hush" not in str(error.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 import time
 import traceback
@@ -206,6 +208,40 @@ def test_only_a_missing_optional_endpoint_is_an_empty_list(httpserver, ask) -> N
 def test_no_answer_at_all(httpserver, ask, waits) -> None:
     with pytest.raises(SourceError, match=r"no answer in 3 attempts .ConnectError.*can be reached"):
         ask(base_url="http://127.0.0.1:1/v1")
+    assert len(waits) == 2
+
+
+def test_a_connection_that_is_reset_is_tried_again_and_then_told(ask, waits) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reset() -> None:
+            for _ in range(3):
+                connection, _address = server.accept()
+                connection.recv(1)
+                # Closed with a linger of 0 seconds: not an end but a reset.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        port = server.getsockname()[1]
+        with pytest.raises(SourceError, match=r"no answer in 3 attempts .(ReadError|RemoteProtocolError)"):
+            ask(base_url=f"http://127.0.0.1:{port}/v1")
+        thread.join()
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_passing_failure_that_stays_is_told_with_what_to_do(httpserver, ask, waits, status: int) -> None:
+    _serve(httpserver, *[Response('{"error": {"message": "Slow down."}}', status)] * 3)
+    with pytest.raises(SourceError) as caught:
+        ask()
+    message = str(caught.value)
+    assert message.startswith(
+        f"source `acme`, GET things for {DAYS}, page 1: HTTP {status}, 3 attempts: Slow"
+    )
+    assert message.endswith("The provider is failing, or limits what this key may ask: run again later.")
+    assert KEY not in message
     assert len(waits) == 2
 
 

@@ -84,6 +84,15 @@ def test_python_and_sql_agree_on_a_canonical_key(key: str) -> None:
     assert list(tags([f"{key}:1"])) == [_tags.canonical_key(key)] or key == "X-Feature-Name"
 
 
+@pytest.mark.parametrize(
+    "prefix", ["", "X-", "x-prismo-", "X-Majordomo-", "Majordomo-", "Helicone-Property-"]
+)
+def test_a_selector_of_the_ownership_map_means_the_key_that_records_have(prefix: str) -> None:
+    said = [*_tags.ALIASES, "cost-center", "XFeature", "Feature-Flag", "x-team"]
+    for key in said:
+        assert list(tags([f"{prefix}{key}:1"])) == [_tags.key_in_records(prefix + key)]
+
+
 def test_of_headers_only_well_known_ones_are_taken() -> None:
     headers = {
         "x-tenant-id": "acme",

@@ -38,6 +38,14 @@ USUAL_RECORD, LARGEST_RECORD = 16 * 2**20, 256 * 2**20
 """Bytes of a record. The engine's buffers are twice as large on every thread, so the larger figure is for
 logs that were found to need it (images in a request), and for one thread."""
 
+_VARIABLES: Mapping[str, str] = {
+    "s3": "the environment variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL "
+    "(one without TLS needs AWS_ALLOW_HTTP=true)",
+    "gs": "the environment variable GOOGLE_SERVICE_ACCOUNT, which names the file of a service account's key",
+    "az": "the environment variables AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY and "
+    "AZURE_STORAGE_ENDPOINT (one without TLS needs AZURE_ALLOW_HTTP=true)",
+}
+
 _OBJECT = re.compile(r"(?P<root>(?P<scheme>s3|gs|az)://[^/]+)/(?P<key>.+)", re.DOTALL)
 _PLACE = re.compile(
     r'in file "(?P<file>.*)",(?: at byte \d+)? in (?P<unit>line|record/value) (?P<number>\d+)'
@@ -67,9 +75,9 @@ def find(source: str, pattern: str, days: Days) -> dict[str, int]:
     except StoreError as error:
         raise SourceError(
             source,
-            f"the object store refused to list it ({type(error).__name__})",
+            f"the object store cannot be listed ({_said(error)})",
             where=pattern,
-            remedy="Check the bucket, its endpoint and the credentials in the environment.",
+            remedy=f"Check the bucket and {_VARIABLES[pattern.partition('://')[0]]}.",
         ) from None
     if not found:
         raise SourceError(
@@ -79,6 +87,18 @@ def find(source: str, pattern: str, days: Days) -> dict[str, int]:
             remedy="Correct `path`, or the permission to list it.",
         )
     return found
+
+
+def _said(error: StoreError) -> str:
+    """What went wrong, without anything that could be a credential: the status and the store's code, else
+    the client's first line without queries and quotations.
+    """
+    text = str(error)
+    if status := re.search(r"status code: (\d{3}[A-Za-z ]*)", text):
+        code = re.search(r"<Code>(\w+)</Code>", text)
+        return f"HTTP {status[1].strip()}" + (f", {code[1]}" if code else "")
+    line = text.partition("\n")[0]
+    return re.sub(r"""\?\S*|"[^"]*"|`[^`]*`|'[^']*'""", "...", line)
 
 
 def days_without_files(pattern: str, days: Days, files: Iterable[str]) -> set[date]:
@@ -182,7 +202,7 @@ def _unreadable(source: str, files: Mapping[str, int], error: duckdb.Error) -> E
     if "maximum_object_size" in text:
         what = f"a record is longer than {LARGEST_RECORD} bytes"
     else:
-        what = "the file cannot be read to its end: it is gone, damaged or cut off"
+        what = "the file cannot be read to its end: it is gone, damaged, cut off, or not yours to read"
     return SourceError(source, what, where=file, remedy=remedy)
 
 

@@ -100,6 +100,12 @@ def canonical_key(key: str) -> str:
     return re.sub(r"[\W_]+", "_", words).strip("_").lower()
 
 
+def key_in_records(key: str) -> str:
+    """The key under which records have a tag that was said as `key`: as in `tagged`, without `aliases`."""
+    snake = canonical_key(key)
+    return ALIASES.get(snake) or ALIASES.get(re.sub(_PREFIXES, "", snake), snake)
+
+
 def _split(texts: str) -> str:
     said = f"""list_filter({texts},
     lambda said: left(said, 1) not in ('{{', '[') and not starts_with(lower(said), 'user-agent:'))"""
