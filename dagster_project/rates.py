@@ -15,6 +15,7 @@ provider, though the library would lend Azure the prices of OpenAI.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -102,6 +103,9 @@ _COUNTED_AS: Mapping[str, str] = {
 }
 """The catalogue's name of what a meter counts. It has no price for an image as such."""
 
+_TUNED = re.compile(r"^ft[-:]([^:]+)(:.*)?$", re.IGNORECASE)
+"""A fine-tuned model of OpenAI: `ft-<model>` on the bill, else `ft:<model>:<organisation>:<suffix>:<id>`."""
+
 _PROVIDERS = {provider.id: provider for provider in providers}
 _UNITS = UnitRegistry(unit_data)
 
@@ -116,13 +120,15 @@ def resolve(models: Iterable[tuple[str, str]]) -> pl.DataFrame:
     One row per distinct pair. `model_key` is the catalogue's id of the model and
     `catalogue_provider` that of its provider; where the catalogue does not know the model under its
     provider, they are the name in lower case, and null. `is_priced`: `rate_card` has rows for it.
+    All fine-tuned models of one OpenAI model have one key, as they have one line of its bill.
     """
     rows = []
     for provider, name in sorted(set(models)):
         catalogue_id = _CATALOGUE_IDS.get(provider, provider)
-        model = _model(catalogue_id, name)
+        asked = _TUNED.sub(r"ft:\1", name) if provider == "openai" else name
+        model = _model(catalogue_id, asked)
         if model is None:
-            rows.append((provider, name, name.lower(), None, False))
+            rows.append((provider, name, asked.lower(), None, False))
         else:
             rows.append((provider, name, model.id, catalogue_id, any(_rows(model))))
     return pl.DataFrame(rows, schema=RESOLVED, orient="row")

@@ -390,7 +390,13 @@ NAMES = [
     ("mistral", "pixtral-large", "pixtral-large", "mistral", True),
     # unknown, which is not free
     ("openai", "gpt-99", "gpt-99", None, False),
-    ("openai", "ft:gpt-99:acme::a1b2", "ft:gpt-99:acme::a1b2", None, False),
+    # fine-tuned: as in usage reports and logs, and as on the bill, which names the base alone
+    ("openai", "ft:gpt-4o-2024-08-06:acme::a1b2", "ft:gpt-4o", "openai", True),
+    ("openai", "ft-gpt-4o-2024-08-06", "ft:gpt-4o", "openai", True),
+    ("openai", "ft:GPT-99:acme:my-suffix:a1b2", "ft:gpt-99", None, False),
+    ("openai", "ft-gpt-99", "ft:gpt-99", None, False),
+    ("openai", "ft-", "ft-", None, False),
+    ("azure", "ft-gpt-99", "ft-gpt-99", None, False),
     ("openai", "Acme-Experiment", "acme-experiment", None, False),
     ("hosted_vllm", "meta-llama/Llama-3.3-70B", "meta-llama/llama-3.3-70b", None, False),
     # known, and nobody recorded a price

@@ -6,9 +6,11 @@ Prices are the catalogue's: gpt-4o 2.50 USD per million input tokens and 10 outp
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
+from typing import Any
 
+import duckdb
 import pytest
 from conftest import Books
 
@@ -50,6 +52,28 @@ services:
   vectors:
     split: {search: 0.6, support: 0.4}
     match: {provider_project: proj_vectors}
+    history:
+      - {until: 2026-10-05, split: {research: 0.5, support: 0.5}}
+  any-model:
+    team: support
+    match: {api_key: key_multi}
+  one-model:
+    team: search
+    match: {api_key: key_multi, model: gpt-5.5}
+  bots:
+    team: research
+    match: {gateway_key: vk_bot_*}
+  first-bot:
+    team: platform
+    match: {gateway_key: vk_bot_1}
+  support-plan:
+    team: platform
+    match: {line_item: Support plan}
+  labs:
+    team: research
+    match: {gateway_key: vk_labs}
+    history:
+      - {until: 2026-10-06, team: search}
 """
 
 
@@ -72,10 +96,15 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     # the bill is not in yet
     books.used(DAY, "unbilled", "key_cron", input_tokens=4 * M, **both)
 
+    books.used(DAY, "unbilled gateway", "key_gateway", input_tokens=4 * M, **both)
+    books.asked(DAY, "unbilled gateway", "key_gateway", "vk_support", input_tokens=1 * M, **both)
+
     # only a gateway knows, and of one model only it knows a cost
     books.asked(DAY, "gateway only", None, "vk_support", input_tokens=2 * M, **both)
     homemade = {"model": "home-made", "output_tokens": 10, "reported_cost": Decimal("0.75")}
     books.asked(DAY, "gateway only", None, "vk_search", **homemade)
+
+    books.asked(DAY, "no model", None, "vk_support", output_tokens=10, reported_cost=Decimal("0.40"))
 
     # a bill without a usage report: 1 million of the 4 billed million went through the gateway
     million = {"quantity": Decimal(4 * M), "quantity_unit": "tokens", "meter": "input"}
@@ -210,9 +239,117 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     books.used(DAY, "money", "key_cron", output_tokens=10 * M, **both)
     books.used(DAY, "money", "key_nobody", input_tokens=1000 * M, model="home-made")
 
+    # who is printed on a line pays for it, used or not; the nameless lines follow all the money
+    in_p = {"provider_project_id": "p", "meter": "input", **gpt4o}
+    books.charge(DAY, "unused key", "6.00", api_key_id="key_nobody", **in_p)
+    books.charge(DAY, "unused key", "4.00", api_key_id="key_cron", **in_p)
+    books.charge(DAY, "unused key", "1.00", charge_category="tax", line_item="Tax")
+    books.used(DAY, "unused key", "key_nobody", provider_project_id="p", input_tokens=1 * M, **both)
+    books.charge(DAY, "unused project", "6.00", meter="input", **gpt4o)
+    books.charge(DAY, "unused project", "4.00", provider_project_id="proj_vectors", meter="input", **gpt4o)
+    books.charge(DAY, "unused project", "-1.00", provider_project_id="proj_vectors", charge_category="credit")
+    books.used(DAY, "unused project", "key_nobody", provider_project_id="p", input_tokens=1 * M, **both)
+    books.charge(DAY, "credit alone", "6.00", meter="input", **gpt4o)
+    books.charge(DAY, "credit alone", "-1.00", provider_project_id="proj_vectors", charge_category="credit")
+    books.used(DAY, "credit alone", "key_nobody", provider_project_id="p", input_tokens=1 * M, **both)
+    books.charge(DAY, "credit apart", "6.00", provider_project_id="p", meter="input", **gpt4o)
+    books.charge(DAY, "credit apart", "-1.00", provider_project_id="proj_vectors", charge_category="credit")
+
+    # the requests through a key that only the bill knows; those of an unknown key are none of its business
+    counted = {"quantity": Decimal(4 * M), "quantity_unit": "tokens"}
+    books.charge(DAY, "unreported", "10.00", api_key_id="key_cron", **counted, meter="input", **gpt4o)
+    books.charge(DAY, "unreported", "5.00", api_key_id="key_nobody", meter="input", **gpt4o)
+    books.used(DAY, "unreported", "key_nobody", input_tokens=2 * M, **both)
+    books.asked(DAY, "unreported", "key_cron", "vk_support", input_tokens=1 * M, **both)
+    books.asked(DAY, "unreported", None, "vk_bot_2", input_tokens=1 * M, **both)
+
+    # a line of no key is its project's: of those who used it, else of the project's owner
+    books.charge(DAY, "no key", "5.00", api_key_id="no_key", **in_p)
+    books.used(DAY, "no key", "key_cron", provider_project_id="p", input_tokens=1 * M, **both)
+    vectors = {"provider_project_id": "proj_vectors"}
+    books.charge(DAY, "no key alone", "5.00", api_key_id="no_key", **vectors, meter="input", **gpt4o)
+    books.charge(DAY, "no key alone", "1.00", charge_category="adjustment", **vectors)
+    books.used(DAY, "no key alone", "key_cron", provider_project_id="p", input_tokens=1 * M, **both)
+
+    # usage of which the report names no key takes the key of the bill
+    books.charge(DAY, "key of the bill", "5.00", api_key_id="key_cron", **in_p)
+    books.used(DAY, "key of the bill", None, provider_project_id="p", input_tokens=1 * M, **both)
+
+    # what a bill's groups leave out: alone it is a cell, else it is spread over those beside it
+    books.charge(DAY, "remainder alone", "5.00", charge_category="adjustment")
+    books.asked(DAY, "remainder alone", "key_gateway", "vk_support", input_tokens=1 * M, **both)
+    of_cron = {"api_key_id": "key_cron", **four_million}
+    books.charge(DAY, "remainder beside", "10.00", **of_cron)
+    books.charge(DAY, "remainder beside", "5.00", charge_category="adjustment")
+
+    # a fine-tuned model is billed by the name of its base
+    for bill, tune, amount in [
+        ("ft-gpt-4o-2024-08-06", "ft:gpt-4o-2024-08-06:acme::a1", "3.75"),
+        ("ft-gpt-99", "ft:gpt-99:acme:x:b2", "8.00"),
+    ]:
+        books.charge(DAY, "tuned", amount, meter="input", model=bill, service_tier="standard")
+        key = "key_cron" if amount == "3.75" else "key_nobody"
+        books.used(DAY, "tuned", key, input_tokens=1 * M, model=tune)
+
+    # searches that no gateway counted stay with the key: its requests prove nothing about who searched
+    for account, searches in {"searched": {}, "searches counted": {"web_searches": 25}}.items():
+        books.charge(DAY, account, "1.00", meter="web_search")
+        books.used(DAY, account, "key_gateway", web_searches=100, **both)
+        books.used(DAY, account, "key_gateway", input_tokens=1 * M, **both)
+        books.asked(DAY, account, "key_gateway", "vk_support", input_tokens=1 * M, **searches, **both)
+
+    # the more conditions, the stronger; a name beats a pattern; any part of an identity may own
+    books.charge(DAY, "specific", "10.00", line_item="a line")
+    books.charge(DAY, "specific", "50.00", line_item="Support plan", api_key_id="key_plan")
+    books.used(DAY, "specific", "key_multi", input_tokens=2 * M, **both)
+    books.used(DAY, "specific", "key_multi", input_tokens=1 * M, model="gpt-5.5")
+    books.charge(DAY, "patterns", "10.00", meter="input", **gpt4o)
+    books.used(DAY, "patterns", "key_gateway", input_tokens=4 * M, **both)
+    for key in ("vk_bot_1", "vk_bot_2"):
+        books.asked(DAY, "patterns", "key_gateway", key, input_tokens=2 * M, **both)
+
+    # what tags claim is whose it was on that day, and two claims do not count twice
+    for day in (DAY, NEXT_DAY):
+        books.charge(day, "claims", "10.00", meter="input", **gpt4o)
+        books.used(day, "claims", "key_gateway", input_tokens=2 * M, **both)
+        books.asked(
+            day, "claims", "key_gateway", "vk_x", input_tokens=1 * M, tags={"service": "labs"}, **both
+        )
+        books.asked(
+            day,
+            "claims",
+            "key_gateway",
+            "vk_x",
+            input_tokens=1 * M,
+            tags={"service": "support-bot", "team": "platform"},
+            **both,
+        )
+
+    # requests that no route gives an account, though their provider reports; and an hour with two prices
+    unrouted = {"provider": "anthropic", "model": "claude-sonnet-4-5"}
+    books.used(DAY, "acme", "key_nobody", input_tokens=1 * M, **unrouted)
+    for _ in range(2):
+        books.asked(DAY, None, None, "vk_support", input_tokens=1 * M, **unrouted)
+    for hour in (0, 1, 16, 17):
+        by_night = {
+            "provider": "deepseek",
+            "model": "deepseek-chat",
+            "started_at": datetime(2026, 10, 5, hour, 40),  # noqa: DTZ001
+        }
+        books.asked(DAY, "night", None, "vk_support", input_tokens=1 * M, **by_night)
+
+    # more money and more tokens than anybody has
+    books.charge(DAY, "huge", "1000000000000.000000000004", meter="input", **gpt4o)
+    books.charge(DAY, "huge", "-4.00", charge_category="credit")
+    books.used(DAY, "huge", "key_cron", input_tokens=3 * 10**15, **both)
+    books.used(DAY, "huge", "key_multi", input_tokens=1 * 10**15, **both)
+    books.asked(DAY, "huge", "key_cron", "vk_bot_2", input_tokens=10**15, **both)
+
     # an account without a name
     books.charge(DAY, None, "9.00", meter="input", **gpt4o)
     books.used(DAY, None, "key_cron", input_tokens=4 * M, **both)
+    books.used(NEXT_DAY, None, "key_cron", input_tokens=4 * M, **both)
+    books.used(DAY, "no tier", "key_cron", service_tier=None, input_tokens=4 * M, **both)
 
     books.pull(Days(DAY, NEXT_DAY))
     map_folder = books.home / "map"
@@ -243,6 +380,7 @@ def money(**amounts: str) -> dict[str, Decimal]:
     [
         ("worked", money(support="5.175", search="5.2875", platform="2.1375")),
         ("unbilled", money(search="10")),
+        ("unbilled gateway", money(support="2.50", platform="7.50")),
         ("gateway only", money(support="5", search="0.75")),
         ("bill only", money(support="2.50", unallocated="7.50")),
         ("credit", money(search="4.00", unallocated="2.00")),
@@ -267,6 +405,32 @@ def money(**amounts: str) -> dict[str, Decimal]:
         ("long tier", money(support="10.00", search="15.00")),
         ("beside", money(search="10.00", support="0")),
         ("money", money(search="90.00", unallocated="0.90")),
+        ("unused key", money(unallocated="6.60", search="4.40")),
+        ("unused project", money(unallocated="6.00", search="1.80", support="1.20")),
+        ("credit alone", money(unallocated="6.00", search="-0.60", support="-0.40")),
+        ("credit apart", money(unallocated="6.00", search="-0.60", support="-0.40")),
+        ("unreported", money(support="2.50", search="7.50", research="2.50", unallocated="2.50")),
+        ("no key", money(search="5.00")),
+        ("no key alone", money(search="3.60", support="2.40")),
+        ("key of the bill", money(search="5.00")),
+        ("remainder alone", money(support="2.50", unallocated="2.50")),
+        ("remainder beside", money(search="15.00")),
+        ("tuned", money(search="3.75", unallocated="8.00")),
+        ("searched", money(support="0", platform="1.00")),
+        ("searches counted", money(support="0.25", platform="0.75")),
+        ("specific", money(support="5.00", search="5.00", platform="50.00")),
+        (
+            "huge",
+            money(
+                research="249999999999.000000000001",
+                search="499999999998.000000000002",
+                support="249999999999.000000000001",
+            ),
+        ),
+        ("no tier", money(search="10.00")),
+        ("no model", money(support="0.40")),
+        ("patterns", money(platform="5.00", research="5.00")),
+        ("claims", money(search="5.00", support="5.00")),
         (None, money(search="9.00")),
     ],
 )
@@ -277,6 +441,8 @@ def test_who_pays(books, account, owners):
 def test_history_decides_by_the_usage_date(books):
     assert by_team(books, "moved", DAY) == money(search="2.50")
     assert by_team(books, "moved", NEXT_DAY) == money(research="2.50")
+    assert by_team(books, None, NEXT_DAY) == money(research="10.00")
+    assert by_team(books, "claims", NEXT_DAY) == money(research="5.00", support="5.00")
 
 
 def test_the_bill_is_attributed_to_the_last_digit(books):
@@ -327,6 +493,11 @@ def test_quantities_sum_to_the_usage_report(books):
         ("coarse", "input", "without service tier"),
         ("coarse", "Surprise fee", "without model"),
         ("bill only", "input", "charge alone"),
+        ("no key", "input", "without API key"),
+        ("key of the bill", "input", "exact"),
+        ("credit alone", "a line", "charge alone"),
+        ("counted", "Something", "requests only"),
+        ("tuned", "input", "catalogue model"),
     ],
 )
 def test_how_a_charge_met_its_usage_is_kept(books, account, line, level):
@@ -388,4 +559,36 @@ def test_requests_are_a_view_with_every_column(books):
     rows = books.query(
         "select gateway_key_id, input_tokens from fct_requests order by input_tokens desc limit 1"
     )
-    assert rows == [("vk_unknown", 4 * M)]
+    assert rows == [("vk_bot_2", 10**15)]
+
+
+def warned(books: Books, check: str) -> list[dict[str, Any]]:
+    """The rows of a check that warns: what it tells people."""
+    compiled = next(books.home.glob(f"target/compiled/*/tests/{check}.sql"))
+    with duckdb.connect(str(books.lake.build), read_only=True) as build:
+        build.execute("set TimeZone = 'UTC'")
+        rows = build.execute(compiled.read_text(encoding="utf-8"))
+        columns = [name for name, *_ in rows.description]
+        return [dict(zip(columns, row, strict=True)) for row in rows.fetchall()]
+
+
+def test_requests_without_a_route_are_told_with_what_to_write(books):
+    (row,) = warned(books, "requests_without_a_route")
+    assert row == {
+        "gateway": "gateway",
+        "provider": "anthropic",
+        "requests": 2,
+        "rated_usd": Decimal(6),
+        "first_date": DAY,
+        "last_date": DAY,
+        "what_to_write": "routes: [{provider: anthropic, account: acme, "
+        "provider_project: <the project of the gateway's key>, api_key: <the id of that key>}]",
+    }
+
+
+def test_hours_with_two_prices_are_told(books):
+    rows = warned(books, "prices_that_change_within_an_hour")
+    assert sorted((row["model_key"], row["started_hour"], row["tokens"]) for row in rows) == [
+        ("deepseek-chat", 0, M),
+        ("deepseek-chat", 16, M),
+    ]

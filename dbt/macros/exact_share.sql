@@ -4,7 +4,8 @@
   `weight` is the row's own integer weight, `upto` the running total of weights in a stable order up to and
   including the row, `total` the weights' sum (not zero). Row i takes cut(upto_i) - cut(upto_i - weight_i), where
   cut(x) = round(amount * x / total), in units of 1 / `units`; the parts telescope to the amount whatever the
-  rounding does. Everything is integer arithmetic: `amount` times `units` must be whole, and `total` below 10^19.
+  rounding does. Any DECIMAL(38,12) has an exact split, whose `amount` times `units` must be whole; `total` has to be
+  below 10^25 (10^13 USD in `money_weight`), or it is an error, never a wrong part.
 #}
 {% macro exact_share(amount, weight, upto, total, units="1000000000000") -%}
     {{ return(adapter.dispatch("exact_share")(amount, weight, upto, total, units)) }}
@@ -12,23 +13,41 @@
 
 {# Division gives a DOUBLE in DuckDB, so whole units come back to decimals by multiplication. #}
 {% macro duckdb__exact_share(amount, weight, upto, total, units) -%}
+    {%- set whole = whole_units("abs(" ~ amount ~ ")", units) -%}
     (
         (
             sign({{ amount }})::hugeint * (
-                {{ cut(amount, upto, total, units) }}
-                - {{ cut(amount, "(" ~ upto ~ " - " ~ weight ~ ")", total, units) }}
+                {{ portion(whole, upto, total, "(" ~ total ~ ") // 2") }}
+                - {{ portion(whole, "(" ~ upto ~ " - " ~ weight ~ ")", total, "(" ~ total ~ ") // 2") }}
             )
         )::decimal(38, 0) * (case when {{ units }} = 1 then 1.0 else 0.000000000001 end)::decimal(13, 12)
     )::decimal(38, 12)
 {%- endmacro %}
 
-{% macro cut(amount, x, total, units) -%}
-    {%- set whole = "(abs(" ~ amount ~ ") * " ~ units ~ ")::hugeint" -%}
-    (({{ whole }} // {{ total }}) * {{ x }} + (({{ whole }} % {{ total }}) * {{ x }} + {{ total }} // 2) // {{ total }})
+{# The whole part of (whole * x + plus) / total, for 0 <= x <= total. Divided in two steps of twelve digits each, as on
+   paper, because the product itself needs more digits than a HUGEINT has. #}
+{% macro portion(whole, x, total, plus="0") -%}
+    {%- set rest = "((" ~ whole ~ ") % (" ~ total ~ "))" -%}
+    {%- set high = "(" ~ rest ~ " // 1000000000000 * (" ~ x ~ "))" -%}
+    {%- set low = "(" ~ rest ~ " % 1000000000000 * (" ~ x ~ "))" -%}
+    (
+        ({{ whole }}) // ({{ total }}) * ({{ x }})
+        + {{ high }} // ({{ total }}) * 1000000000000
+        + ({{ high }} % ({{ total }}) * 1000000000000 + {{ low }} + {{ plus }}) // ({{ total }})
+    )
+{%- endmacro %}
+
+{# An amount in units of 1 / `units`: the digits before and after the point apart, since their product may be too long
+   for a decimal. #}
+{% macro whole_units(amount, units="1000000000000") -%}
+    (
+        trunc({{ amount }})::hugeint * {{ units }}
+        + (({{ amount }} - trunc({{ amount }})) * {{ units }})::hugeint
+    )
 {%- endmacro %}
 
 {# Money as an integer weight, in units of 10^-12 USD. #}
-{% macro money_weight(amount) -%} ({{ amount }} * 1000000000000)::hugeint {%- endmacro %}
+{% macro money_weight(amount) -%} {{ whole_units(amount) }} {%- endmacro %}
 
 {# A quantity as an integer weight, in thousandths. #}
 {% macro quantity_weight(quantity) -%} ({{ quantity }} * 1000)::hugeint {%- endmacro %}

@@ -3,13 +3,15 @@
 
   `named` and `cells` are relations with usage_date, provider, account_id and every dimension in `levels`; `named`
   has `named_id`, `cells` has `cell_id`. Two rows agree on a dimension when their values are equal or one of both
-  does not say; a dimension in `strict` has to be said by the cell where the named thing says it. `levels` is a list of (name, dimensions), finest first: a thing that agrees with no cell on all
-  dimensions of one level is tried at the next. Result: named_id, cell_id, match_level.
+  does not say; a dimension in `strict` has to be said by the cell where the named thing says it. With `reserved`, a
+  dimension that only cells say and a list of others: where a cell says the first, the named thing has to say those of
+  the others that the cell says. `levels` is a list of (name, dimensions), finest first: a thing that agrees with no
+  cell on all dimensions of one level is tried at the next. Result: named_id, cell_id, match_level.
 
   Rows are joined on equality only: on each side a dimension that the other side's rows do not say is blanked out,
   once per combination of said dimensions, of which there are few.
 #}
-{% macro match_finest(named, cells, levels, strict=[]) %}
+{% macro match_finest(named, cells, levels, strict=[], reserved=(none, [])) %}
     with
     {% for name, dimensions in levels %}
     {%- set n = loop.index %}
@@ -32,6 +34,13 @@
             and not (
                 substr(named_side.said, {{ dimensions.index(dimension) + 1 }}, 1) = '1'
                 and substr(cell_side.said, {{ dimensions.index(dimension) + 1 }}, 1) = '0'
+            )
+            {% endfor %}
+            {% for dimension in dimensions if dimension in reserved[1] %}
+            and not (
+                substr(cell_side.said, {{ dimensions.index(reserved[0]) + 1 }}, 1) = '1'
+                and substr(cell_side.said, {{ dimensions.index(dimension) + 1 }}, 1) = '1'
+                and substr(named_side.said, {{ dimensions.index(dimension) + 1 }}, 1) = '0'
             )
             {% endfor %}
     ),

@@ -24,7 +24,7 @@
 
 {# Quantity times price, in USD: exact products, rounded once to twelve decimals. #}
 {% macro rated(quantity, usd_per_unit) -%}
-    case when {{ usd_per_unit }} is not null then {{ quantity }}::decimal(18, 3) * {{ usd_per_unit }} end::decimal(38, 12)
+    case when {{ usd_per_unit }} is not null then {{ quantity }}::decimal(20, 3) * {{ usd_per_unit }} end::decimal(38, 12)
 {%- endmacro %}
 
 {# Whether a value matches a glob in which only `*` is special. #}

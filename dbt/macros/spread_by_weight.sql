@@ -39,5 +39,3 @@
     end
 {%- endmacro %}
 
-{# Whether a line bills usage: a day that has one is billed. What a bill's groups leave out is usage, too. #}
-{% macro bills_usage(category) -%} {{ category }} in ('usage', 'adjustment') {%- endmacro %}

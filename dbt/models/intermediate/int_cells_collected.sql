@@ -1,32 +1,55 @@
 -- One row per cell: what the provider says was used, by whom, before it is split by context length.
--- Usage cells; and where an account has no usage report for a day, each line that bills usage is a cell of its own (any
--- line, where none does). The other lines of that day are spread over these, as they are over usage.
-with usage_days as (select distinct usage_date, provider, account_id from {{ ref("stg_usage") }}),
+-- Usage cells; and each line that bills usage by an identity of which no usage is reported that day: who is printed on
+-- the bill pays for it, and nobody else. Lines beside those that bill usage (credits, taxes, refunds, remainders) are
+-- spread over cells; where none agrees with their identity, they are cells, too.
+with identities as (
+    select distinct usage_date, provider, account_id, provider_project_id, api_key_id
+    from {{ ref("stg_usage") }}
+),
+
+usage_days as (select distinct usage_date, provider, account_id from identities),
 
 lines as (
     select
         charges.*,
+        {{ named_key("charges.api_key_id") }} as named_key_id,
         meters.unit as meter_unit,
-        charges.charge_category = 'usage' and charges.billed_cost >= 0 and coalesce(charges.quantity, 0) >= 0
-            as is_billing_usage
+        {{ stands_for_usage("charges") }} as is_standing_for_usage,
+        usage_days.usage_date is not null as is_beside_usage
     from {{ ref("stg_charges") }} as charges
     left join usage_days
         on charges.usage_date = usage_days.usage_date
         and charges.provider = usage_days.provider
         and charges.account_id is not distinct from usage_days.account_id
     left join {{ source("lake", "meters") }} as meters on charges.meter = meters.meter
-    where usage_days.usage_date is null
+),
+
+lines_without_usage as (
+    select *
+    from lines
+    where not exists (
+        select 1
+        from identities
+        where {{ agrees_in_identity("lines", "identities") }}
+    )
 ),
 
 cell_lines as (
     select *
-    from lines
-    qualify is_billing_usage or not bool_or(is_billing_usage) over (partition by usage_date, provider, account_id)
+    from lines_without_usage as lines
+    where
+        is_standing_for_usage
+        or not exists (
+            select 1
+            from lines_without_usage as others
+            where others.is_standing_for_usage and {{ agrees_in_identity("lines", "others") }}
+        )
 )
 
 select
     cell_id,
     'usage' as evidence,
+    null as is_beside_usage,
     null as charge_id,
     'usage' as charge_category,
     usage_date,
@@ -55,6 +78,7 @@ union all
 select
     charges.charge_id as cell_id,
     'charge' as evidence,
+    case when charges.is_beside_usage then 'yes' end as is_beside_usage,
     charges.charge_id,
     charges.charge_category,
     charges.usage_date,

@@ -6,8 +6,8 @@ with went_through as (
         cells.cell_id,
         requests.request_group_id,
         matched.match_level,
-        {{ money_weight("requests.rated_cost") }} * matched.share_weight // matched.share_total as money_weight,
-        {{ quantity_weight("requests.quantity") }} * matched.share_weight // matched.share_total as quantity_weight
+        {{ portion(money_weight("requests.rated_cost"), "matched.share_weight", "matched.share_total") }} as money_weight,
+        {{ portion(quantity_weight("requests.quantity"), "matched.share_weight", "matched.share_total") }} as quantity_weight
     from {{ ref("int_requests_matched") }} as matched
     inner join {{ ref("int_cells_rated") }} as cells
         on matched.cell_id = cells.whole_cell_id

@@ -28,7 +28,7 @@ matched as ({{ match_finest("lines", "cells", levels) }}),
 proven as (
     select
         cells.cell_id,
-        sum({{ quantity_weight("requests.quantity") }} * requests.share_weight // requests.share_total) as asked
+        sum({{ portion(quantity_weight("requests.quantity"), "requests.share_weight", "requests.share_total") }}) as asked
     from {{ ref("int_requests_matched") }} as requests
     inner join cells on requests.cell_id = cells.cell_id
     where requests.context_tier = 'long'
@@ -55,9 +55,9 @@ billed as (
         cell_id,
         sum(
             case
-                when billed < proven_total then billed * proven // proven_total
+                when billed < proven_total then {{ portion("billed", "proven", "proven_total") }}
                 when open_total = 0 then proven
-                else proven + (billed - proven_total) * open // open_total
+                else proven + {{ portion("billed - proven_total", "open", "open_total") }}
             end
         ) as weight
     from lines_on_cells
