@@ -106,7 +106,7 @@ def make(lake: Lake, requests: int) -> None:
         parse=lambda *_: bill,
     )
     entry = settings.Entry(name="openai", type="openai", start_date=DAY)
-    ingest(Source(entry, written), Days(DAY, DAY), lake, settings.DEFAULT_ACTIVE_TAGS)
+    ingest(Source(entry, written), Days(DAY, DAY), lake, settings.DEFAULT_ACTIVE_TAGS, DAY)
     warehouse.prepare(lake, settings.DEFAULT_ACTIVE_TAGS)
     owners = lake.home / "map"
     owners.mkdir()
@@ -122,22 +122,25 @@ def roll_up(home: Path) -> None:
     lake = Lake(home)
     with lake.scratch() as scratch, duckdb.connect() as engine:
         file = scratch / "rollup"
-        rollup.write(engine, lake.records("request", "gateway", DAY), settings.DEFAULT_ACTIVE_TAGS, file)
+        records = [lake.records("request", "gateway", DAY)]
+        with rollup.rolled_up(engine, records, settings.DEFAULT_ACTIVE_TAGS) as rows:
+            engine.execute(f"copy ({rows}) to '{file}' (format parquet, compression zstd)")
         replace_file(file, lake.rollup("request", "gateway", DAY))
 
 
 def build(home: Path) -> None:
     dbt = settings.CHECKOUT / "dbt"
-    subprocess.run(
-        [
-            *(Path(sys.executable).with_name("dbt"), "build", "--exclude-resource-type", "unit_test"),
-            *("--project-dir", dbt, "--profiles-dir", dbt),
-            *("--target-path", home / "target", "--log-path", home / "logs"),
-        ],
-        env={**os.environ, "CHARGEBACK_HOME": str(home)},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    with warehouse.building(Lake(home)):
+        subprocess.run(
+            [
+                *(Path(sys.executable).with_name("dbt"), "build", "--exclude-resource-type", "unit_test"),
+                *("--project-dir", dbt, "--profiles-dir", dbt),
+                *("--target-path", home / "target", "--log-path", home / "logs"),
+            ],
+            env={**os.environ, "CHARGEBACK_HOME": str(home)},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
 
 
 def publish(home: Path) -> None:

@@ -7,8 +7,10 @@ Exit codes: 0 it worked, 1 it ran and something is wrong (the message says what)
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import duckdb
 import typer
@@ -17,10 +19,13 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from dagster_project import pipeline, settings, sources
+from dagster_project import check_map, coverage, explain, settings, sources
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.lake import Lake
+
+if TYPE_CHECKING:
+    from dagster_project import pipeline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,23 +62,60 @@ def run(
     The runs are recorded in the deployment's Dagster instance and show in its UI. A source that fails
     keeps its old data; the others go on, and the exit code is 1.
     """
+    from dagster_project import pipeline  # noqa: PLC0415 - Dagster takes seconds to load
+
     today = datetime.now(UTC).date()
     end = last.date() if last else today
     if first and first.date() > end:
         raise typer.BadParameter(f"{first.date()} is after {end}", param_hint="--from")
     if end > today:
         raise typer.BadParameter(f"{end} has not begun yet (today is {today}, UTC)", param_hint="--to")
-    with err.status("starting") as status:
-        pipeline.run(Days(first.date(), end) if first else None, end, lambda name: _tell(status, name))
-    out.print(f"published {escape(str(Lake.of_environment().published))}", soft_wrap=True)
+    try:
+        with err.status("starting") as status:
+            pulled = pipeline.run(
+                Days(first.date(), end) if first else None, end, lambda name: _tell(status, name)
+            )
+    except pipeline.RunFailed as failed:
+        if failed.pulled:
+            out.print(_pulled(failed.pulled))
+        raise
+    out.print(_pulled(pulled))
+    _tell_published()
+
+
+def _tell_published() -> None:
+    """What is published, and what of its latest month is known badly: a warning, no failure."""
+    published = Lake.of_environment().published
+    out.print(f"published {escape(str(published))}", soft_wrap=True)
+    for finding in coverage.findings(published, sources.load_settings().coverage):
+        if not finding.passed:
+            err.print(f"[yellow]warning:[/yellow] {escape(finding.message)}", soft_wrap=True)
+
+
+def _pulled(pulled: Sequence[pipeline.Pulled]) -> Table:
+    table = Table("source", "days", "records")
+    for column in ("billed", "reported (USD)"):
+        table.add_column(column, justify="right")
+    table.add_column("of these, or beside them")
+    for pull in pulled:
+        table.add_row(
+            pull.source,
+            pull.days,
+            "\n".join(f"{rows:,} {kind}" for kind, rows in pull.rows.items()),
+            *("" if usd is None else f"{usd:,.2f}" for usd in (pull.billed_cost, pull.reported_cost_usd)),
+            "\n".join(f"{count:,} {name.replace('_', ' ')}" for name, count in pull.counts.items() if count),
+        )
+    return table
 
 
 @app.command()
 def build() -> None:
     """Build, check and publish the warehouse again, without pulling: after a change of owners or prices."""
+    from dagster_project import pipeline  # noqa: PLC0415
+
     with err.status("starting") as status:
         pipeline.build(lambda name: _tell(status, name))
-    out.print(f"published {escape(str(Lake.of_environment().published))}", soft_wrap=True)
+    _tell_published()
 
 
 @app.command("sources")
@@ -125,11 +167,68 @@ class QueryError(ChargebackError):
     """The engine refused a query."""
 
 
+@app.command("check-map")
+def check_ownership_map(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of the map; CHARGEBACK_OWNERSHIP if left out.")
+    ] = None,
+    warehouse: Annotated[
+        Path | None, typer.Option(help="Published file to compare with; the deployment's if left out.")
+    ] = None,
+    no_warehouse: Annotated[bool, typer.Option("--no-warehouse", help="Check the map alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell every mistake of the ownership map, and what an edit of it would move, in dollars.
+
+    Needs neither sources.yaml nor secrets; of the deployment nothing is written. Exit code 1: mistakes.
+    """
+    if warehouse and no_warehouse:
+        raise typer.BadParameter("not together with --warehouse", param_hint="--no-warehouse")
+    if not (warehouse or no_warehouse):
+        published = Lake.of_environment().published
+        warehouse = published if published.exists() else None
+    with err.status("reading the map"):
+        checked = check_map.check(folder or settings.ownership_folder(), warehouse)
+    if as_json:
+        typer.echo(checked.to_json())
+    else:
+        check_map.show(checked, out)
+    if checked.mistakes:
+        sys.exit(1)
+
+
+@app.command("explain")
+def explain_rows(
+    named: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COLUMN=VALUE...",
+            help="Columns of any mart: team=support month=2026-10, charge_id=..., key=...; "
+            "COLUMN= is what has none.",
+        ),
+    ],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most rows of each part; 5 if left out, all in JSON.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Explain the dollars of any row of any mart: what they are made of, and what decided whose they are."""
+    explanation = explain.explain(
+        Lake.of_environment().published, named, limit or (None if as_json else explain.SHOWN)
+    )
+    if as_json:
+        typer.echo(explanation.to_json())
+    else:
+        explain.show(explanation, out)
+
+
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI on this machine.")] = 3000,
 ) -> None:
     """Open the Dagster UI and daemon on this deployment; stop them with Ctrl-C."""
+    from dagster_project import pipeline  # noqa: PLC0415
+
     sys.exit(pipeline.serve_ui(port))
 
 

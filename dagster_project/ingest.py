@@ -1,6 +1,7 @@
 """One pull: from what a source says to the day files of the lake.
 
     fetch ─▶ parse ─▶ staged Parquet ─▶ checked, one row per record ─▶ rolled up ─▶ every day replaced
+                └──▶ names, merged with those seen before
 
 Nothing in the lake changes before all of it has been fetched, parsed and checked; then each asked
 day is replaced by what the source says now, including by nothing.
@@ -9,11 +10,12 @@ day is replaced by what the source says now, including by nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from shutil import copyfile
 
 import duckdb
 import polars as pl
@@ -22,11 +24,17 @@ from dagster_project import rollup
 from dagster_project.days import Days
 from dagster_project.errors import ContractError, SourceError
 from dagster_project.lake import Lake, replace_file, replace_folder
+from dagster_project.names import NO_NAMES, with_listed
 from dagster_project.records import COLUMNS, METERS, QUANTITIES, TAGS, Kind
-from dagster_project.sources import Records, Source
+from dagster_project.sources import Name, Records, Source
 
 MEMORY_LIMIT = "2GB"
 """What the engine may use before it spills to disk: a pull runs beside other things."""
+
+BATCH_DAYS = 31
+BATCH_ROWS = 100_000
+"""Small days are finished together: their own queries would cost more than they do. A large day is alone, as
+writing by day takes the engine twice as long. Up to 100 open files it makes one of each day."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,14 @@ class Report:
         return sum(part.rows for part in self.by_day if part.kind == kind)
 
 
-def ingest(source: Source, days: Days, lake: Lake, active_tags: Sequence[str]) -> Report:
-    """Pull `days` of `source` and replace them in the lake.
+def ingest(source: Source, days: Days, lake: Lake, active_tags: Sequence[str], seen_date: date) -> Report:
+    """Pull `days` of `source` and replace them in the lake. `seen_date` is the UTC day of the pull itself.
 
     Raises SourceError (the source could not be read), ContractError (its records break the schema);
     in both cases the lake is as it was.
     """
-    with lake.scratch() as scratch, _connection(scratch) as connection:
+    pulling = lake.locked(f"pull-{source.name}")  # an older answer must not replace a newer one
+    with pulling, lake.scratch() as scratch, _connection(scratch) as connection:
         raw = scratch / "raw"
         raw.mkdir()
         source.module.fetch(source.entry, days, raw)
@@ -70,22 +79,37 @@ def ingest(source: Source, days: Days, lake: Lake, active_tags: Sequence[str]) -
         finished: list[tuple[Path, Path]] = []
         by_day: list[DayOfKind] = []
         for kind in source.module.KINDS:
-            staged = scratch / kind
-            _stage(connection, parsed.records[kind], source.name, kind, days, staged)
-            for day in days:
-                file = scratch / f"{kind}-{day}.parquet"
-                counts["duplicates dropped"] += _write_day(connection, staged, day, file)
-                by_day.append(_check_day(connection, source.name, kind, day, file))
-                finished.append((file, lake.records(kind, source.name, day)))
+            staged = scratch / f"{kind}.parquet"
+            delivered = _stage(connection, parsed.records[kind], source.name, kind, days, staged)
+            for batch in _batches(days, delivered):
+                once = _once(connection, staged, batch)
+                files = _write_days(connection, once, batch, scratch / f"{kind}-{batch[0]}")
+                checked = _check(connection, source.name, kind, files)
+                by_day += checked
+                counts["duplicates dropped"] += sum(delivered[part.day] - part.rows for part in checked)
+                finished += [(file, lake.records(kind, source.name, day)) for day, file in files.items()]
                 if kind in rollup.KINDS:
-                    rolled = scratch / f"{kind}-{day}-rollup.parquet"
-                    rollup.write(connection, file, active_tags, rolled)
-                    finished.append((rolled, lake.rollup(kind, source.name, day)))
-        for new, place in finished:
-            replace_file(new, place)
-        if source.module.KEEPS_RAW:
-            replace_folder(raw, lake.raw(source.name, days))
+                    folder = scratch / f"{kind}-{batch[0]}-rollup"
+                    with rollup.rolled_up(connection, list(files.values()), active_tags) as rows:
+                        rolled = _write_days(connection, rows, batch, folder)
+                    finished += [(file, lake.rollup(kind, source.name, day)) for day, file in rolled.items()]
+        named = _names(source.name, parsed.names, seen_date, lake, scratch)
+        finished.append((named, lake.names(source.name)))
+        with lake.locked("warehouse"):  # a build reads all days or none of them
+            for new, place in finished:
+                replace_file(new, place)
+            if source.module.KEEPS_RAW:
+                replace_folder(raw, lake.raw(source.name, days))
     return Report(source.name, days, by_day, dict(counts))
+
+
+def _names(source: str, listed: Collection[Name], seen_date: date, lake: Lake, scratch: Path) -> Path:
+    """The source's names, as a new file: those in the lake and those that were listed."""
+    kept = lake.names(source)
+    known = pl.read_parquet(kept) if kept.exists() else NO_NAMES
+    file = scratch / "names.parquet"
+    with_listed(known, source, listed, seen_date).write_parquet(file)
+    return file
 
 
 def _refuse_to_forget(source: str, days: Collection[date], lake: Lake) -> None:
@@ -131,9 +155,11 @@ def _stage(
     kind: Kind,
     days: Days,
     staged: Path,
-) -> None:
-    """Write the records of the asked days as Parquet, a folder per day, in the schema's exact types."""
-    staged.mkdir()
+) -> Counter[date | None]:
+    """Write the records of the asked days as one Parquet file, in the schema's exact types.
+
+    Returns how many there are of each day, those delivered more than once included.
+    """
     if isinstance(records, pl.DataFrame):
         frame = staged.with_suffix(".frame.parquet")
         records.write_parquet(frame)
@@ -147,11 +173,26 @@ def _stage(
     typed = ", ".join(f'"{column.name}"::{column.type} as "{column.name}"' for column in COLUMNS)
     wanted = f"usage_date between date '{days.first}' and date '{days.last}' or usage_date is null"
     connection.execute(
-        f"copy ({relation.project(typed).filter(wanted).sql_query()}) to '{staged}' "
-        "(format parquet, partition_by (usage_date), write_partition_columns true)"
+        f"copy ({relation.project(typed).filter(wanted).sql_query()}) to '{staged}' (format parquet)"
     )
-    if (staged / "usage_date=__HIVE_DEFAULT_PARTITION__").exists():
+    rows = f"select usage_date, count(*) from read_parquet('{staged}') group by usage_date"
+    delivered = Counter(dict(connection.execute(rows).fetchall()))
+    if delivered[None]:
         raise ContractError(source=source, kind=kind, problems=["`usage_date` is null"])
+    return delivered
+
+
+def _batches(days: Days, delivered: Mapping[date, int]) -> Iterator[list[date]]:
+    """All `days`, in order, in pieces that the engine finishes at once: BATCH_DAYS and BATCH_ROWS."""
+    batch: list[date] = []
+    rows = 0
+    for day in days:
+        if batch and (len(batch) == BATCH_DAYS or rows + delivered[day] > BATCH_ROWS):
+            yield batch
+            batch, rows = [], 0
+        batch.append(day)
+        rows += delivered[day]
+    yield batch
 
 
 def empty_records(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
@@ -160,35 +201,63 @@ def empty_records(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
     connection.execute(f"copy (select {columns} limit 0) to '{file}' (format parquet)")
 
 
-def _write_day(connection: duckdb.DuckDBPyConnection, staged: Path, day: date, file: Path) -> int:
-    """Gather a staged day into one file with one row per record; returns the duplicates dropped.
+def _once(connection: duckdb.DuckDBPyConnection, staged: Path, days: Sequence[date]) -> str:
+    """The query for what is staged of `days`, with one row per record.
 
-    Of several deliveries of one record the last complete one stays: the latest end, then the one
-    that says most about money and tokens.
+    Of several deliveries of one record the last complete one stays: the latest end, then the one that
+    says most about money and tokens. Those that agree in that are told apart by the rest of the row, so
+    that the next pull chooses the same.
     """
-    parts = sorted((staged / f"usage_date={day}").glob("*.parquet"))
-    if not parts:
-        empty_records(connection, file)
-        return 0
-    rows = f"read_parquet({[str(part) for part in parts]})"
-    total, distinct = connection.sql(f"select count(*), count(distinct record_id) from {rows}").fetchall()[0]
-    names = ", ".join(column.name for column in COLUMNS)
-    once = (
-        ""
-        if total == distinct
-        else "qualify row_number() over (partition by record_id order by ended_at desc nulls last, "
-        "reported_cost desc nulls last, output_tokens desc nulls last, input_tokens desc nulls last) = 1"
-    )
+    rows = f"read_parquet('{staged}')"
+    asked = f"usage_date between date '{days[0]}' and date '{days[-1]}'"
     connection.execute(
-        f"copy (select {names} from {rows} {once}) to '{file}' (format parquet, compression zstd)"
+        "create or replace temp table repeated as select usage_date, record_id "
+        f"from {rows} where {asked} group by all having count(*) > 1"
     )
-    return total - distinct
+    names = ", ".join(column.name for column in COLUMNS)
+    delivered = f"select {names} from {rows} as delivery"
+    return f"""{delivered} anti join repeated using (usage_date, record_id) where {asked}
+union all
+{delivered} semi join repeated using (usage_date, record_id) where {asked}
+qualify row_number() over (
+  partition by usage_date, record_id
+  order by ended_at desc nulls last, reported_cost desc nulls last, output_tokens desc nulls last,
+    input_tokens desc nulls last, delivery
+) = 1"""
 
 
-def _check_day(
-    connection: duckdb.DuckDBPyConnection, source: str, kind: Kind, day: date, file: Path
-) -> DayOfKind:
-    """The contract of `records.py`, checked on a finished file. Raises ContractError."""
+def _write_days(
+    connection: duckdb.DuckDBPyConnection, rows: str, days: Sequence[date], folder: Path
+) -> dict[date, Path]:
+    """Write what the query `rows` says, a file in `folder` for each of `days`: an empty one where it
+    says nothing about a day.
+    """
+    folder.mkdir()
+    parquet = "format parquet, compression zstd"
+    if len(days) == 1:
+        file = folder / f"{days[0]}.parquet"
+        connection.execute(f"copy ({rows}) to '{file}' ({parquet})")
+        return {days[0]: file}
+    connection.execute(
+        f"copy ({rows}) to '{folder}' ({parquet}, partition_by (usage_date), write_partition_columns true)"
+    )
+    files = {}
+    for day in days:
+        if (written := folder / f"usage_date={day}").exists():
+            (files[day],) = written.iterdir()
+        else:
+            empty = folder / "empty.parquet"
+            if not empty.exists():
+                connection.execute(f"copy (select * from ({rows}) limit 0) to '{empty}' ({parquet})")
+            files[day] = folder / f"{day}.parquet"
+            copyfile(empty, files[day])
+    return files
+
+
+def _check(
+    connection: duckdb.DuckDBPyConnection, source: str, kind: Kind, files: Mapping[date, Path]
+) -> list[DayOfKind]:
+    """The contract of `records.py`, checked on finished files. Raises ContractError."""
     required = [column.name for column in COLUMNS if column.required]
     meters = [meter.column for meter in METERS]
     tokens = " + ".join(f"coalesce(sum({m.column}), 0)" for m in METERS if m.unit == "tokens")
@@ -203,10 +272,21 @@ def _check_day(
         "money or charge text on a record that is no charge": "count(*) filter "
         f"('{kind}' <> 'charge' and coalesce(billed_cost::varchar, currency, line_item) is not null)",
     }
-    figures = [*broken.values(), "count(*)", "sum(billed_cost)", "sum(reported_cost)", tokens]
-    row = connection.sql(f"select {', '.join(figures)} from read_parquet('{file}')").fetchall()[0]
-    problems = [f"{what} in {count} rows of {day}" for what, count in zip(broken, row, strict=False) if count]
+    figures = ["count(*)", "sum(billed_cost)", "sum(reported_cost)", tokens, *broken.values()]
+    found = connection.execute(
+        f"select usage_date, {', '.join(figures)} from read_parquet(?) group by all order by usage_date",
+        [[str(file) for file in files.values()]],
+    ).fetchall()
+    problems = [
+        f"{what} in {count} rows of {day}"
+        for day, _, _, _, _, *counts in found
+        for what, count in zip(broken, counts, strict=True)
+        if count
+    ]
     if problems:
         raise ContractError(source=source, kind=kind, problems=problems)
-    rows, billed, reported, total_tokens = row[len(broken) :]
-    return DayOfKind(kind, day, rows, billed, reported, int(total_tokens))
+    held = {
+        day: DayOfKind(kind, day, rows, billed, reported, int(total))
+        for day, rows, billed, reported, total, *_ in found
+    }
+    return [held.get(day, DayOfKind(kind, day, 0, None, None, 0)) for day in files]

@@ -4,17 +4,21 @@
       raw/<source>/<first>..<last>/       what a provider's API answered, page by page
       lake/records/<kind>/<source>/<day>.parquet
       lake/rollups/<kind>/<source>/<day>.parquet
+      lake/names/<source>.parquet         what its listings have called things, and since when
       lake/<table>.parquet                ownership map and rate card, as tables
       build/warehouse.duckdb              dbt's private file
+      build/passed                        there while that may be published
       warehouse.duckdb                    the published file: read-only, replaced whole
       dagster/                            the Dagster instance
+      locks/<what>                        held by the process that works on it
 
 A file is written beside its place and renamed over it, so a reader or a crash sees the old or the
-new one, never half of one.
+new one, never half of one. What must not change in between is done under a lock.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,9 +27,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TextIO
 
 from dagster_project import settings
 from dagster_project.days import Days
+from dagster_project.errors import ChargebackError
 from dagster_project.records import Kind
 
 
@@ -52,6 +58,11 @@ class Lake:
         return self.home / "build" / "warehouse.duckdb"
 
     @property
+    def passed(self) -> Path:
+        """There while the build file is one whose blocking checks have all passed."""
+        return self.home / "build" / "passed"
+
+    @property
     def dagster_home(self) -> Path:
         return self.home / "dagster"
 
@@ -64,6 +75,9 @@ class Lake:
     def rollup(self, kind: Kind, source: str, day: date) -> Path:
         return self.root / "rollups" / kind / source / f"{day}.parquet"
 
+    def names(self, source: str) -> Path:
+        return self.root / "names" / f"{source}.parquet"
+
     def table(self, name: str) -> Path:
         return self.root / f"{name}.parquet"
 
@@ -71,6 +85,24 @@ class Lake:
         """The days of `source` that are in the lake, in order."""
         folder = self.root / "records" / kind / source
         return sorted(date.fromisoformat(file.stem) for file in folder.glob("*.parquet"))
+
+    @contextmanager
+    def locked(self, what: str, *, wait: bool = True) -> Iterator[TextIO]:
+        """Be the only process that works on `what`; yields the open lock, which holds this process's id.
+
+        The kernel lets go of it when the last process that has it open ends, however it ends. Without
+        `wait`, raises Busy when another process has it. Not to be nested for the same `what`.
+        """
+        folder = self.home / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / what).open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise Busy(self, lock.read()) from None
+            sign(lock, os.getpid())
+            yield lock
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -85,6 +117,23 @@ class Lake:
             yield folder
         finally:
             shutil.rmtree(folder)
+
+
+class Busy(ChargebackError):
+    """Another process is working on the same part of the deployment."""
+
+    def __init__(self, lake: Lake, process: str) -> None:
+        super().__init__(
+            f"another chargeback command (process {process}) is working on {lake.home}; "
+            "wait until it is done and run this again"
+        )
+
+
+def sign(lock: TextIO, process: int) -> None:
+    """Write into a lock which process others have to wait for."""
+    lock.truncate(0)
+    lock.write(str(process))
+    lock.flush()
 
 
 def _is_alive(process: int) -> bool:

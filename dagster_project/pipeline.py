@@ -5,30 +5,49 @@ Every run is recorded in the deployment's Dagster instance, so it shows in the U
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
 from dagster._utils.error import SerializableErrorInfo
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
 from dagster_project import settings, sources
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError, ConfigError
-from dagster_project.lake import Lake
+from dagster_project.lake import Lake, sign
 
 COMMAND_TAG = "chargeback/command"
 """Marks the runs of the console command among those of the daemon."""
+
+
+SPARE_BYTES = 64 * 2**20
+"""With less than this, and room for the warehouse twice, a failed run tells how full the disk is."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull put into the lake: rows by kind, money (None where nothing says any), its own counts."""
+
+    source: str
+    days: str
+    rows: Mapping[str, int]
+    billed_cost: Decimal | None
+    reported_cost_usd: Decimal | None
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -38,25 +57,37 @@ class Step:
     name: str
     run_id: str
     error: str | None
+    pulled: Pulled | None
 
 
 class RunFailed(ChargebackError):
-    """Some runs failed. What they would have replaced is as it was."""
+    """Some runs failed. What they would have replaced is as it was; `pulled` is from those that did not."""
 
-    def __init__(self, failed: Sequence[Step]) -> None:
+    def __init__(self, failed: Sequence[Step], pulled: Sequence[Pulled], lake: Lake) -> None:
+        self.pulled = pulled
+        told = [f"{step.name} failed (run {step.run_id}): {step.error}" for step in failed]
+        # The engine's own words for a full disk are many, and not all of them name it.
+        needed = SPARE_BYTES + 2 * (lake.published.stat().st_size if lake.published.exists() else 0)
+        if (free := shutil.disk_usage(lake.home).free) < needed:
+            told.append(_make_room(lake, free))
+        super().__init__("\n".join(told))
+
+
+class Unrecorded(ChargebackError):
+    """Dagster could not write its records of a run: the disk is full, or not to be written."""
+
+    def __init__(self, lake: Lake, error: OperationalError) -> None:
+        free = shutil.disk_usage(lake.dagster_home).free
         super().__init__(
-            "\n".join(f"{step.name} failed (run {step.run_id}): {step.error}" for step in failed)
+            f"the run could not be recorded in {lake.dagster_home} ({error.orig}). {_make_room(lake, free)}"
         )
 
 
-class Busy(ChargebackError):
-    """Another command is working on the same deployment."""
-
-    def __init__(self, lake: Lake, process: str) -> None:
-        super().__init__(
-            f"another chargeback command (process {process}) is working on {lake.home}; "
-            "wait until it is done and run this again"
-        )
+def _make_room(lake: Lake, free: int) -> str:
+    return (
+        f"The disk of {lake.home} has {free // 2**20} MiB free: make room and run this again. "
+        "What is published stays"
+    )
 
 
 def instance(lake: Lake) -> dg.DagsterInstance:
@@ -68,8 +99,8 @@ def instance(lake: Lake) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(home))
 
 
-def run(days: Days | None, today: date, progress: Callable[[str], None]) -> None:
-    """Pull `days` of every source, then build, check and publish the warehouse.
+def run(days: Days | None, today: date, progress: Callable[[str], None]) -> Sequence[Pulled]:
+    """Pull `days` of every source, then build, check and publish the warehouse. Returns what was pulled.
 
     Without `days` each source's own look-back up to `today` is pulled, as the daily schedules do. A
     source that fails keeps its old data and does not hold the others back. `progress` is told the
@@ -86,7 +117,7 @@ def run(days: Days | None, today: date, progress: Callable[[str], None]) -> None
             str(settings.sources_file()),
             [f"no source has days {'in ' + str(days) if days else 'up to ' + str(today)}; add one"],
         )
-    _execute(pulls, progress)
+    return _execute(pulls, progress)
 
 
 def build(progress: Callable[[str], None]) -> None:
@@ -94,13 +125,18 @@ def build(progress: Callable[[str], None]) -> None:
     _execute({}, progress)
 
 
-def _execute(pulls: Mapping[str, Days], progress: Callable[[str], None]) -> None:
+def _execute(pulls: Mapping[str, Days], progress: Callable[[str], None]) -> Sequence[Pulled]:
     lake = Lake.of_environment()
-    with _alone(lake), instance(lake) as recorded:
-        _bury_the_dead(recorded)
-        failed = [step for step in _steps(recorded, pulls, progress) if step.error is not None]
-    if failed:
-        raise RunFailed(failed)
+    try:
+        with lake.locked("command", wait=False), _files_kept_open(), instance(lake) as recorded:
+            _bury_the_dead(recorded, of_commands=True)
+            steps = list(_steps(recorded, pulls, progress))
+    except OperationalError as error:
+        raise Unrecorded(lake, error) from None
+    pulled = [step.pulled for step in steps if step.pulled is not None]
+    if failed := [step for step in steps if step.error is not None]:
+        raise RunFailed(failed, pulled, lake)
+    return pulled
 
 
 def _steps(
@@ -126,47 +162,71 @@ def _steps(
 
 
 @contextmanager
-def _alone(lake: Lake) -> Iterator[None]:
-    """Hold the deployment's lock. Raises Busy when another command of this kind has it."""
-    lake.home.mkdir(parents=True, exist_ok=True)
-    with (lake.home / "run.lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise Busy(lake, lock.read().strip()) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+def _files_kept_open() -> Iterator[None]:
+    """Hold on to the SQLite files of Dagster's instance, which it opens and closes for each of its events.
+
+    Whoever closes such a file last waits for the disk several times. Commits wait for it at checkpoints
+    only: a power cut may cost the newest events of a run, never a file.
+    """
+    held: dict[str, sqlite3.Connection] = {}
+
+    def hold(opened: sqlite3.Connection, _record: object) -> None:
+        opened.execute("pragma synchronous = normal")
+        ((_, _, file),) = opened.execute("pragma database_list").fetchall()
+        if file:
+            if file not in held:
+                held[file] = sqlite3.connect(file, check_same_thread=False)
+            # An idle connection has the file open only when it has read it in its present journal mode.
+            held[file].execute("pragma schema_version").fetchall()
+
+    event.listen(Engine, "connect", hold)
+    try:
         yield
+    finally:
+        event.remove(Engine, "connect", hold)
+        for connection in held.values():
+            connection.close()
 
 
-def _bury_the_dead(recorded: dg.DagsterInstance) -> None:
-    """Mark runs of killed commands as failed: they would keep their source's pool for ever.
+def _bury_the_dead(recorded: dg.DagsterInstance, *, of_commands: bool) -> None:
+    """Mark unfinished runs that nobody works on any more as failed: they would hold their pool for ever.
 
-    Called under the lock, so a run of a command that is still open is of one that is gone.
+    Called under the lock of those who work on such runs: commands, or the UI's daemon.
     """
     unfinished = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING], tags={COMMAND_TAG: "chargeback"}
+        statuses=[
+            dg.DagsterRunStatus.STARTING,
+            dg.DagsterRunStatus.STARTED,
+            dg.DagsterRunStatus.CANCELING,
+        ]
     )
     for run in recorded.get_runs(unfinished):
-        recorded.report_run_failed(run, "the command that ran this was killed")
+        if (COMMAND_TAG in run.tags) == of_commands:
+            recorded.report_run_failed(run, "whoever ran this was killed; what was not finished is as it was")
 
 
 def serve_ui(port: int) -> int:
-    """The Dagster UI and daemon on this deployment, until they are stopped; returns their exit code."""
+    """The Dagster UI and daemon on this deployment, until they are stopped; returns their exit code.
+
+    Raises Busy when the deployment has them already.
+    """
     lake = Lake.of_environment()
-    instance(lake).dispose()
-    process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("dg")), "dev", "--port", str(port)],
-        cwd=settings.CHECKOUT,
-        env={**os.environ, "CHARGEBACK_HOME": str(lake.home), "DAGSTER_HOME": str(lake.dagster_home)},
-    )
-    # Ctrl-C reaches both processes; whoever ends only this one means the other, too.
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    with suppress(KeyboardInterrupt):
+    with lake.locked("ui", wait=False) as lock:
+        with instance(lake) as recorded:
+            _bury_the_dead(recorded, of_commands=False)
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("dg")), "dev", "--port", str(port)],
+            cwd=settings.CHECKOUT,
+            env={**os.environ, "CHARGEBACK_HOME": str(lake.home), "DAGSTER_HOME": str(lake.dagster_home)},
+            pass_fds=[lock.fileno()],
+        )
+        # When only this process is killed, that one goes on, and holds the lock.
+        sign(lock, process.pid)
+        # Ctrl-C reaches both processes; whoever ends only this one means the other, too.
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        with suppress(KeyboardInterrupt):
+            return process.wait()
         return process.wait()
-    return process.wait()
 
 
 def _run(
@@ -191,8 +251,25 @@ def _run(
     if any(cause.cls_name == "DagsterExecutionInterruptedError" for cause in causes):
         raise KeyboardInterrupt
     if result.success:
-        return Step(name, result.run_id, None)
-    return Step(name, result.run_id, "; ".join(map(_readable, causes)) or "the run did not finish")
+        told = [event.materialization.metadata for event in result.get_asset_materialization_events()]
+        pulled = _pulled(assets[0].path[-1], told[0]) if "days" in told[0] else None
+        return Step(name, result.run_id, None, pulled)
+    return Step(name, result.run_id, "; ".join(map(_readable, causes)) or "the run did not finish", None)
+
+
+def _pulled(source: str, told: Mapping[str, dg.MetadataValue]) -> Pulled:
+    """What the metadata of a pull say, as `defs/pulls.py` writes them."""
+
+    def group(prefix: str) -> dict[str, int]:
+        return {
+            name.removeprefix(prefix): found.value for name, found in told.items() if name.startswith(prefix)
+        }
+
+    money = {
+        name: Decimal(told[name].value) if name in told else None
+        for name in ("billed_cost", "reported_cost_usd")
+    }
+    return Pulled(source, told["days"].value, group("rows/"), counts=group("counts/"), **money)
 
 
 def _readable(cause: SerializableErrorInfo) -> str:

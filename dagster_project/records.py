@@ -100,7 +100,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("principal_name", "VARCHAR", "provider identity", "Its name for people."),
     Column("gateway_key_id", "VARCHAR", "gateway identity", "Hash or id of the virtual key."),
     Column("gateway_key_name", "VARCHAR", "gateway identity", "Its alias."),
-    Column("gateway_team", "VARCHAR", "gateway identity", "Team that the gateway authenticated."),
+    Column("gateway_team", "VARCHAR", "gateway identity", "Id of the team that the gateway authenticated."),
+    Column("gateway_team_name", "VARCHAR", "gateway identity", "Its name for people, as logged."),
     Column("gateway_user", "VARCHAR", "gateway identity", "User that the gateway authenticated."),
     Column(
         "tags",

@@ -6,7 +6,8 @@ matches and owns those. Only `active_tags` survive; the others stay on the reque
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -31,6 +32,7 @@ DIMENSIONS = (
     "gateway_key_id",
     "gateway_key_name",
     "gateway_team",
+    "gateway_team_name",
     "gateway_user",
     "operation",
     "model",
@@ -40,10 +42,11 @@ DIMENSIONS = (
 )
 
 
-def write(
-    connection: duckdb.DuckDBPyConnection, records: Path, active_tags: Sequence[str], target: Path
-) -> None:
-    """Roll the usage or request records in the Parquet file `records` up into the Parquet file `target`.
+@contextmanager
+def rolled_up(
+    connection: duckdb.DuckDBPyConnection, records: Sequence[Path], active_tags: Sequence[str]
+) -> Iterator[str]:
+    """While it lasts, a query for the rollup of the usage or request records in Parquet files.
 
     Columns: DIMENSIONS, `started_hour`, `tags`, `context_above_tokens` (the greatest of
     rates.CONTEXT_BANDS that the request's context exceeds, 0 below all, null where nobody knows),
@@ -54,12 +57,12 @@ def write(
     """
     connection.execute(f"create temp table rolled as {_rolled(records, active_tags)}")
     try:
-        connection.execute(f"copy ({_long(active_tags)}) to '{target}' (format parquet, compression zstd)")
+        yield _long(active_tags)
     finally:
         connection.execute("drop table rolled")
 
 
-def _rolled(records: Path, active_tags: Sequence[str]) -> str:
+def _rolled(records: Sequence[Path], active_tags: Sequence[str]) -> str:
     # Grouping by a list of the active tags' values is three times as fast as by a filtered map.
     values = ", ".join(f"tags[{_text(key)}]" for key in active_tags)
     bands = " ".join(
@@ -76,7 +79,7 @@ select
   {", ".join(f"sum({meter.column}) as {meter.column}" for meter in METERS)},
   list(other_meters) filter (cardinality(other_meters) > 0) as other_meters,
   sum(reported_cost) as reported_cost
-from read_parquet('{records}')
+from read_parquet({[str(file) for file in records]})
 group by all"""
 
 

@@ -6,11 +6,13 @@ file: a field that holds one is a reference to an environment variable, read whe
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -181,7 +183,32 @@ class GatewayEntry(Entry):
 
     routes: tuple[Route, ...] = ()
     tag_aliases: dict[str, str] = {}
-    """Tag keys of this gateway's callers, and the well-known keys that they mean."""
+    """Tag keys of this gateway's callers, and the well-known keys that they mean: `{squad: team}`.
+
+    They hold for this entry's records only, before those that hold everywhere. The ownership map is for all
+    sources and read without them: its selectors name what records have (`team`)."""
+
+
+Share = Annotated[Decimal, Field(ge=0, le=1)]
+"""A part of something, 0 to 1."""
+
+
+class Coverage(Strict):
+    """How much of the latest month's dollars may be known badly before a check warns; nothing is blocked."""
+
+    unowned_share: Share = Decimal("0.02")
+    """Without an owner."""
+    conflict_share: Share = Decimal("0.01")
+    """Paid by another team than the one that the tags name."""
+    untagged_share: dict[str, Share] = {}
+    """Without the tag, by active tag key; tags that are not named are expected of nobody."""
+    stale_after_days: int = Field(default=60, ge=1)
+    """A rule that matched nothing in so many days of data is in `stale_rules`."""
+    new_after_days: int = Field(default=7, ge=1)
+    """A key is in `new_keys` for so many days of data."""
+
+
+DEFAULT_COVERAGE = Coverage()
 
 
 @dataclass(frozen=True)
@@ -190,6 +217,7 @@ class Settings:
 
     entries: Mapping[str, Entry]
     active_tags: tuple[str, ...]
+    coverage: Coverage
 
 
 class _Loader(yaml.SafeLoader):
@@ -207,6 +235,7 @@ class _Loader(yaml.SafeLoader):
 class _Document(Strict):
     sources: dict[str, dict[str, Any]]
     active_tags: tuple[str, ...] = DEFAULT_ACTIVE_TAGS
+    coverage: Coverage = DEFAULT_COVERAGE
 
 
 def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
@@ -220,7 +249,11 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
         raise ConfigError(str(path), _readable(error)) from None
 
     entries: dict[str, Entry] = {}
-    problems: list[str] = []
+    problems = [
+        f"coverage.untagged_share: `{key}` is not one of active_tags; {_nearest(key, top.active_tags)}"
+        for key in top.coverage.untagged_share
+        if key not in top.active_tags
+    ]
     for name, fields in top.sources.items():
         kind = fields.get("type", name)
         if not isinstance(kind, str) or kind not in entry_types:
@@ -247,7 +280,12 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
             problems.append(str(error))
     if problems:
         raise ConfigError(str(path), problems)
-    return Settings(entries, top.active_tags)
+    return Settings(entries, top.active_tags, top.coverage)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"those are {', '.join(known)}"
 
 
 def _read(path: Path) -> object:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -16,9 +17,10 @@ import duckdb
 import polars as pl
 
 from dagster_project import rollup, settings
-from dagster_project.errors import ConfigError
+from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.ingest import empty_records
 from dagster_project.lake import Lake, replace_file
+from dagster_project.names import NO_NAMES
 from dagster_project.records import KINDS, METERS
 
 EMPTY = "_empty"
@@ -42,8 +44,10 @@ def refuse_forgotten_sources(lake: Lake, configured: Collection[str]) -> None:
         )
 
 
-def prepare(lake: Lake, active_tags: Sequence[str]) -> None:
-    """Write the small tables that dbt reads beside the records: meters, active tags, empty kinds."""
+def prepare(
+    lake: Lake, active_tags: Sequence[str], coverage: settings.Coverage = settings.DEFAULT_COVERAGE
+) -> None:
+    """Write the small tables that dbt reads beside the records: meters, active tags, windows, empty kinds."""
     write_tables(
         lake,
         {
@@ -53,6 +57,13 @@ def prepare(lake: Lake, active_tags: Sequence[str]) -> None:
                 orient="row",
             ),
             "active_tags": pl.DataFrame({"tag_key": list(active_tags)}, schema={"tag_key": pl.String}),
+            "windows": pl.DataFrame(
+                {
+                    "stale_after_days": [coverage.stale_after_days],
+                    "new_after_days": [coverage.new_after_days],
+                },
+                schema={"stale_after_days": pl.Int64, "new_after_days": pl.Int64},
+            ),
         },
     )
     with lake.scratch() as scratch, duckdb.connect() as connection:
@@ -61,19 +72,23 @@ def prepare(lake: Lake, active_tags: Sequence[str]) -> None:
             empty_records(connection, records)
             if kind in rollup.KINDS:
                 rolled = scratch / f"{kind}-rollup.parquet"
-                rollup.write(connection, records, active_tags, rolled)
+                with rollup.rolled_up(connection, [records], active_tags) as rows:
+                    connection.execute(f"copy ({rows}) to '{rolled}' (format parquet)")
                 replace_file(rolled, lake.root / "rollups" / kind / EMPTY / "none.parquet")
             replace_file(records, lake.root / "records" / kind / EMPTY / "none.parquet")
+        NO_NAMES.write_parquet(scratch / "names.parquet")
+        replace_file(scratch / "names.parquet", lake.names(EMPTY))
     lake.build.parent.mkdir(parents=True, exist_ok=True)
 
 
 def write_tables(lake: Lake, tables: Mapping[str, pl.DataFrame]) -> None:
     """Replace whole tables of the lake."""
     with lake.scratch() as scratch:
-        for name, frame in tables.items():
-            file = scratch / f"{name}.parquet"
-            frame.write_parquet(file)
-            replace_file(file, lake.table(name))
+        for name in tables:
+            tables[name].write_parquet(scratch / f"{name}.parquet")
+        with lake.locked("warehouse"):
+            for name in tables:
+                replace_file(scratch / f"{name}.parquet", lake.table(name))
 
 
 def models_seen(lake: Lake) -> list[tuple[str, str]]:
@@ -91,6 +106,30 @@ def models_seen(lake: Lake) -> list[tuple[str, str]]:
         ).fetchall()
 
 
+@contextmanager
+def building(lake: Lake, whole: bool = True) -> Iterator[None]:
+    """Be the only one who writes the build file; it may be published when the body has not raised.
+
+    A build that is not `whole` makes only some models again: what was not fit to be published stays so.
+    """
+    with lake.locked("warehouse"):
+        fit = whole or lake.passed.exists()
+        lake.passed.unlink(missing_ok=True)
+        yield
+        if fit:
+            lake.passed.touch()
+
+
+class NotPassed(ChargebackError):
+    """There is no build that may be published."""
+
+    def __init__(self, lake: Lake) -> None:
+        super().__init__(
+            f"{lake.build} has not passed its checks, or was not finished; run `chargeback build`. "
+            "What is published stays"
+        )
+
+
 @dataclass(frozen=True)
 class Published:
     """What the published file holds: rows per mart, and the sums of the reconciliation, in USD."""
@@ -102,7 +141,17 @@ class Published:
 
 
 def publish(lake: Lake) -> Published:
-    """Replace the published warehouse by the build file. Readers are never disturbed."""
+    """Replace the published warehouse by the build file. Readers are never disturbed.
+
+    Raises NotPassed when the last build was refused by its checks or did not get to its end.
+    """
+    with lake.locked("warehouse"):
+        if not lake.passed.exists():
+            raise NotPassed(lake)
+        return _publish(lake)
+
+
+def _publish(lake: Lake) -> Published:
     with duckdb.connect(str(lake.build)) as build:
         build.execute("checkpoint")
         marts = build.sql(

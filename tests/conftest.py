@@ -20,18 +20,18 @@ from dagster_project import ownership, rates, records, settings, warehouse
 from dagster_project.days import Days
 from dagster_project.ingest import Report, ingest
 from dagster_project.lake import Lake
-from dagster_project.sources import Parsed, Source
+from dagster_project.sources import Name, Parsed, Source
 
 CHECKOUT = Path(__file__).parents[1]
 ACTIVE_TAGS = ("service", "feature", "team", "environment", "customer")
 Row = Mapping[str, Any]
 
 
-def hand_written(name: str, rows: Mapping[records.Kind, Sequence[Row]]) -> Source:
+def hand_written(name: str, rows: Mapping[records.Kind, Sequence[Row]], names: Sequence[Name] = ()) -> Source:
     """A source whose records are the given rows: everything after `parse` is the real thing."""
 
     def parse(entry: settings.Entry, _days: Days, _raw: Path, _connection: Any) -> Parsed:
-        return Parsed({kind: records.frame(rows[kind], entry.name, kind) for kind in rows})
+        return Parsed({kind: records.frame(rows[kind], entry.name, kind) for kind in rows}, names=names)
 
     module = SimpleNamespace(
         KINDS=tuple(rows), RESTATES_DAYS=1, KEEPS_RAW=False, fetch=lambda *_: None, parse=parse
@@ -47,6 +47,8 @@ class Books:
     charges: list[Row] = field(default_factory=list)
     usage: list[Row] = field(default_factory=list)
     requests: list[Row] = field(default_factory=list)
+    names: list[Name] = field(default_factory=list)
+    gateway_names: list[Name] = field(default_factory=list)
 
     def charge(self, day: date, account: str | None, amount: str, **named: Any) -> None:
         row = {
@@ -87,14 +89,22 @@ class Books:
     def lake(self) -> Lake:
         return Lake(self.home)
 
-    def pull(self, days: Days) -> list[Report]:
-        bill = hand_written("openai", {"charge": self.charges, "usage": self.usage})
-        gateway = hand_written("gateway", {"request": self.requests})
-        return [ingest(source, days, self.lake, ACTIVE_TAGS) for source in (bill, gateway)]
+    def pull(self, days: Days, seen_date: date | None = None) -> list[Report]:
+        """As on the UTC day `seen_date`: the last of `days`, if it is not said."""
+        bill = hand_written("openai", {"charge": self.charges, "usage": self.usage}, self.names)
+        gateway = hand_written("gateway", {"request": self.requests}, self.gateway_names)
+        return [
+            ingest(source, days, self.lake, ACTIVE_TAGS, seen_date or days.last) for source in (bill, gateway)
+        ]
 
-    def build(self, ownership_map: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def build(
+        self,
+        ownership_map: Path,
+        *arguments: str,
+        coverage: settings.Coverage = settings.DEFAULT_COVERAGE,
+    ) -> subprocess.CompletedProcess[str]:
         """The ownership map, the real rate card and the real dbt project on what was pulled."""
-        warehouse.prepare(self.lake, ACTIVE_TAGS)
+        warehouse.prepare(self.lake, ACTIVE_TAGS, coverage)
         models = rates.resolve(warehouse.models_seen(self.lake))
         warehouse.write_tables(
             self.lake,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -34,6 +34,19 @@ def entry(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> anthropic.
     return anthropic.Entry(**case["entry"], base_url=httpserver.url_for("/"))
 
 
+GONE = object()
+
+
+def spoil(result: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *folders, name = path
+    for folder in folders:
+        result = result[folder]
+    if value is GONE:
+        del result[name]
+    else:
+        result[name] = value
+
+
 class Provider:
     """Serves the fixture as Anthropic would: reports a day a page, lists a thing a page."""
 
@@ -47,6 +60,11 @@ class Provider:
         }
         self._mishaps = dict(mishaps)
         self.asked: list[tuple[str, dict[str, list[str]]]] = []
+
+    def spoil(self, endpoint: str, path: Sequence[str], value: Any) -> None:
+        """Put `value` at `path` of the first result of the grouped report."""
+        report = self._bodies[(endpoint, True)]
+        spoil(next(bucket["results"] for bucket in report["data"] if bucket["results"])[0], path, value)
 
     def __call__(self, request: Request) -> Response:
         endpoint, args = request.path.removeprefix("/"), request.args.to_dict(flat=False)
@@ -81,6 +99,11 @@ def serve(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     return start
 
 
+def _pull(entry: anthropic.Entry, raw: Path) -> Parsed:
+    anthropic.fetch(entry, DAYS, raw)
+    return anthropic.parse(entry, DAYS, raw, None)
+
+
 def test_a_pull_with_mishaps_says_the_same_as_the_fixture(entry, serve, tmp_path, caplog) -> None:
     serve(
         {
@@ -90,8 +113,7 @@ def test_a_pull_with_mishaps_says_the_same_as_the_fixture(entry, serve, tmp_path
         }
     )
     with caplog.at_level("DEBUG"):
-        anthropic.fetch(entry, DAYS, tmp_path)
-        parsed = anthropic.parse(entry, DAYS, tmp_path, None)
+        parsed = _pull(entry, tmp_path)
     for kind in anthropic.KINDS:
         assert as_csv(parsed.records[kind]) == (CASE / "expected" / f"{kind}.csv").read_text("utf-8"), kind
     assert KEY not in caplog.text + "".join(str(page) for page in _pages.read(tmp_path))
@@ -293,3 +315,48 @@ def test_usage_that_no_group_explains(entry, tmp_path, in_all, remainder, below)
 def test_a_field_that_disappears_stops_the_pull(entry, tmp_path, result, field: str) -> None:
     with pytest.raises(SourceError, match=f"messages of 2026-10-01: the field `{field}` is missing"):
         _usage(entry, tmp_path, [result], [_used()])
+
+
+# What a provider may send one day, through the whole pull: told with source, day, field and remedy.
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "field", "sent", "complaint"),
+    [
+        (anthropic.COSTS, "amount", GONE, "is missing"),
+        (anthropic.COSTS, "amount", {"value": "1"}, "is a dict where a number should be"),
+        (anthropic.COSTS, "amount", "$1.00", "is a text where a number should be"),
+        (anthropic.COSTS, "amount", "1e999999999", "is greater than any number"),
+        (anthropic.COSTS, "currency", None, "is empty"),
+        (anthropic.COSTS, "currency", 840, "is a int where a text should be"),
+        (anthropic.COSTS, "cost_type", GONE, "is missing"),
+        (anthropic.COSTS, "description", 7, "is a int where a text should be"),
+        (anthropic.COSTS, "workspace_id", {"id": "w"}, "is a dict where a text should be"),
+        (anthropic.COSTS, "context_window", 200_000, "is a int where a text should be"),
+        (anthropic.USAGE, "uncached_input_tokens", GONE, "is missing"),
+        (anthropic.USAGE, "uncached_input_tokens", None, "is a NoneType where a number should be"),
+        (anthropic.USAGE, "output_tokens", "1.5", "is not a whole number"),
+        (anthropic.USAGE, "output_tokens", 2**63, "is greater than any count"),
+        (anthropic.USAGE, "output_tokens", "1e999999999", "is greater than any number"),
+        (anthropic.USAGE, "cache_creation", GONE, "is missing"),
+        (anthropic.USAGE, "cache_creation", 7, "is a int where an object should be"),
+        (anthropic.USAGE, "cache_creation.ephemeral_1h_input_tokens", GONE, "is missing"),
+        (anthropic.USAGE, "server_tool_use.web_search_requests", "few", "is a text where a number should be"),
+        (anthropic.USAGE, "api_key_id", GONE, "is missing"),
+    ],
+)  # fmt: skip
+def test_a_report_that_is_not_what_it_was_stops_the_pull(
+    entry, serve, tmp_path, endpoint, field, sent, complaint
+) -> None:
+    provider = serve()
+    provider.spoil(endpoint, field.split("."), sent)
+    with pytest.raises(SourceError) as told:
+        _pull(entry, tmp_path)
+    message = str(told.value)
+    assert message.startswith(f"source `{entry.name}`, {endpoint}")
+    assert " of 2026-10-0" in told.value.where
+    assert f"`{field.rpartition('.')[2]}`" in told.value.what
+    assert complaint in message
+    assert "Nothing was replaced. Run again; if it stays, the provider changed its report" in message
+    assert told.value.__suppress_context__
+    assert KEY not in message

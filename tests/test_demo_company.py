@@ -6,7 +6,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,23 @@ def test_batches_deleted_keys_archived_projects_and_playgrounds_have_usage(api: 
     }
     embeddings = _results(api, "/v1/organization/usage/embeddings", "api_key_id")
     assert "key_indexer_old" in {row["api_key_id"] for row in embeddings}
+
+
+def test_lists_are_of_a_day_and_a_deleted_key_is_not_used_any_more(acme: Simulation) -> None:
+    keys, workspaces = "/v1/organization/projects/proj_search/api_keys", "/v1/organizations/workspaces"
+    before = roster.LISTS_CHANGE - timedelta(days=1)
+    with providers.serve(acme.folder) as servers, httpx.Client(base_url=servers.url) as client:
+        for day, listed, name in [
+            (before, {"key_cron", "key_indexer_old"}, "Lab"),
+            (roster.LISTS_CHANGE, {"key_cron"}, "Agents"),
+        ]:
+            servers.lists_are_of(day)
+            found = client.get(keys, headers=OPENAI).json()["data"]
+            assert {key["id"] for key in found} == listed
+            spaces = client.get(workspaces, headers=ANTHROPIC).json()["data"]
+            assert {space["id"]: space["name"] for space in spaces}["wrkspc_lab"] == name
+            used = {request.api_key for request in traffic.requests(Days(day, day), 7, 0.3)}
+            assert used & {"key_cron", "key_indexer_old"} == listed
 
 
 def test_days_without_usage_are_empty_buckets(acme: Simulation, api: httpx.Client) -> None:

@@ -80,6 +80,72 @@ def test_a_record_delivered_twice_is_one_record_and_the_last_complete_one_stays(
     assert report.by_day[0].reported_cost == Decimal("0.5")
 
 
+def test_each_record_and_each_day_counts_its_own_deliveries(books):
+    for record in ("x", "y"):
+        books.asked(MONDAY, "a", "k", "vk", input_tokens=1, record_id=record)
+        books.asked(TUESDAY, "a", "k", "vk", input_tokens=2, record_id=record)
+    books.requests += [row for row in books.requests if row["usage_date"] == MONDAY]
+    assert books.pull(Days(MONDAY, TUESDAY))[1].counts["duplicates dropped"] == 2
+    assert rows(books, MONDAY) == [("x", 1), ("y", 1)]
+    assert rows(books, TUESDAY) == [("x", 2), ("y", 2)]
+
+
+def test_of_deliveries_that_differ_in_little_the_same_one_stays_in_whatever_order_they_came(books):
+    books.asked(MONDAY, "a", "k", "vk", input_tokens=1)
+    books.requests = [{**books.requests[0], "tags": {"feature": f"f{n}"}} for n in range(5)]
+    stayed = []
+    for _ in books.requests:
+        books.requests.append(books.requests.pop(0))
+        books.pull(Days(MONDAY, MONDAY))
+        file = books.lake.records("request", "gateway", MONDAY)
+        stayed += duckdb.sql(f"select tags from read_parquet('{file}')").fetchall()
+    assert len({str(row) for row in stayed}) == 1
+
+
+@pytest.mark.parametrize(("limit", "most"), [("BATCH_DAYS", 2), ("BATCH_ROWS", 3)])
+def test_days_are_finished_in_batches_without_losing_or_mixing_any(books, monkeypatch, limit, most):
+    days = Days(MONDAY, date(2026, 10, 14))
+    for number, day in enumerate(days):
+        for twice in range(number % 3):
+            books.asked(day, "a", "k", "vk", input_tokens=10 * number + twice, tags={"feature": "f"})
+    books.requests.append(books.requests[-1])
+    whole = books.pull(days)
+    files = {day: rows(books, day) for day in days}
+    rolled = rolled_tokens(books, days)
+    monkeypatch.setattr(ingesting, limit, most)
+    assert books.pull(days) == whole
+    assert {day: rows(books, day) for day in days} == files
+    assert rolled_tokens(books, days) == rolled
+    assert rolled == {day: sum(tokens for _, tokens in files[day]) or None for day in days}
+    assert [part.rows for part in whole[1].by_day] == [number % 3 for number in range(len(days))]
+    assert whole[1].counts["duplicates dropped"] == 1
+
+
+def rolled_tokens(books: Books, days: Days) -> dict[date, int | None]:
+    def tokens(day: date) -> int | None:
+        file = books.lake.rollup("request", "gateway", day)
+        sums = duckdb.sql(f"select sum(quantity) from read_parquet('{file}') where meter = 'input'")
+        return sums.fetchall()[0][0]
+
+    return {day: tokens(day) for day in days}
+
+
+def test_a_broken_record_is_told_with_its_day(books):
+    for day in (MONDAY, TUESDAY, WEDNESDAY):
+        books.asked(day, "a", "k", "vk", input_tokens=1)
+    books.requests += [
+        {**books.requests[1], "record_id": "x", "input_tokens": -1},
+        {**books.requests[2], "record_id": "y", "requests": None},
+    ]
+    with pytest.raises(ContractError) as raised:
+        books.pull(Days(MONDAY, WEDNESDAY))
+    assert raised.value.problems == [
+        "`input_tokens` is negative in 1 rows of 2026-10-06",
+        "`requests` is null in 1 rows of 2026-10-07",
+    ]
+    assert books.lake.days_of("request", "gateway") == []
+
+
 @pytest.mark.parametrize(
     ("broken", "problem"),
     [
@@ -121,7 +187,7 @@ def test_a_source_that_fails_in_the_middle_leaves_everything_as_it_was(books):
     source = hand_written("gateway", {"request": books.requests})
     failing = Source(source.entry, SimpleNamespace(**{**vars(source.module), "fetch": half}))
     with pytest.raises(SourceError, match="page 2"):
-        ingest(failing, Days(MONDAY, MONDAY), books.lake, ACTIVE_TAGS)
+        ingest(failing, Days(MONDAY, MONDAY), books.lake, ACTIVE_TAGS, WEDNESDAY)
     assert rows(books, MONDAY) == [("request 0", 1)]
     assert not list((books.home / "scratch").iterdir()), "nothing is left behind"
 
@@ -156,7 +222,7 @@ def test_raw_answers_are_kept_where_the_source_allows_it(books):
     for keeps in (True, False):
         module = SimpleNamespace(**{**vars(source.module), "fetch": fetch, "KEEPS_RAW": keeps})
         days = Days(MONDAY, TUESDAY if keeps else MONDAY)
-        ingest(Source(source.entry, module), days, books.lake, ACTIVE_TAGS)
+        ingest(Source(source.entry, module), days, books.lake, ACTIVE_TAGS, WEDNESDAY)
         assert books.lake.raw("openai", days).exists() == keeps
 
 
@@ -219,5 +285,5 @@ def test_a_parsed_relation_is_filed_by_day_and_neighbours_are_left_out(home):
 
     source = hand_written("gateway", {"request": []})
     module = SimpleNamespace(**{**vars(source.module), "parse": parse})
-    report = ingest(Source(source.entry, module), Days(TUESDAY, TUESDAY), Lake(home), ACTIVE_TAGS)
+    report = ingest(Source(source.entry, module), Days(TUESDAY, TUESDAY), Lake(home), ACTIVE_TAGS, WEDNESDAY)
     assert [(part.day, part.rows) for part in report.by_day] == [(TUESDAY, 1)]

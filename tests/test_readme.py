@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from conftest import Books
 from typer.testing import CliRunner
 
-from dagster_project import cli, ownership, sources
+from dagster_project import cli, sources
+from dagster_project.days import Days
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -28,9 +32,52 @@ def test_the_sources_are_valid(tmp_path, monkeypatch):
     assert list(sources.configured()) == ["openai", "anthropic", "gateway"]
 
 
-def test_the_map_is_valid(tmp_path):
-    (tmp_path / "owners.yaml").write_text(blocks("yaml")[1], encoding="utf-8")
-    assert ownership.load(tmp_path).tables()["ownership_owners"].height > 3
+@pytest.fixture
+def readme_map(tmp_path: Path) -> Path:
+    """The README's map: each of its blocks is a file."""
+    folder = tmp_path / "map"
+    folder.mkdir()
+    for number, text in enumerate(blocks("yaml")[1:]):
+        (folder / f"{number}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_the_cases_of_the_map_come_out_as_told(readme_map, tmp_path):
+    books = Books(tmp_path / "home")
+    before, day = date(2026, 10, 15), date(2026, 10, 16)
+    million = {"model": "gpt-4o", "input_tokens": 1_000_000}
+    for virtual_key in ("support-bot-eu", "recommender-prod", "legacy-tools", "doc-search-7"):
+        books.asked(day, virtual_key, None, virtual_key, **million)
+    books.asked(before, "recommender-prod", None, "recommender-prod", **million)
+    for tags in ({"service": "ticket-triage"}, {"service": "no-such-thing"}):
+        books.asked(day, "gw", None, "a key for all", provider_project_id="proj_gw", tags=tags, **million)
+    for project in ("proj_vs", "proj_eval"):
+        books.used(day, project, "a key", provider_project_id=project, **million)
+    books.asked(day, "nobody", None, "nobody", **million)
+    books.pull(Days(before, day))
+    built = books.build(readme_map)
+    assert built.returncode == 0, built.stdout
+
+    def teams(account: str, on: date = day) -> dict[str, Decimal]:
+        found = books.query(
+            "select team, sum(cost_usd) from fct_cost_allocations "
+            "where account_id = ? and usage_date = ? group by all",
+            account,
+            on,
+        )
+        return dict(found)
+
+    each = Decimal("2.50")
+    assert teams("support-bot-eu") == {"support": each}
+    assert teams("gw") == {"support": each, "platform": each}
+    assert teams("recommender-prod", before) == {"support": each}
+    assert teams("recommender-prod") == {"search": each}
+    assert teams("proj_vs") == {"search": Decimal("1.50"), "support": Decimal("1.00")}
+    # their own, this month: search recommender, doc-search; support support-bot, recommender before, the tag
+    assert teams("proj_eval") == {"search": Decimal("1.00"), "support": Decimal("1.50")}
+    assert teams("legacy-tools") == {"search": each / 2, "support": each / 2}
+    assert teams("doc-search-7") == {"search": each}
+    assert teams("nobody") == {"unallocated": each}
 
 
 def test_the_contract_prices_have_the_seeds_columns():

@@ -1,6 +1,6 @@
 """Every source against what it once sent: tests/fixtures/<module>/<case>/ holds
 
-    case.yaml         entry, first and last day, what was sent, and the counts that parsing reports
+    case.yaml         entry, first and last day, what was sent, and the counts and names that parsing reports
     pages/            of a provider's API: the answers, listed in case.yaml with what was asked
     expected/<kind>.csv   every record: all columns that are ever filled, exact, in a stable order
 
@@ -116,6 +116,7 @@ def test_what_was_sent_becomes_the_expected_records(name: str, tmp_path: Path) -
             expected = (folder / "expected" / f"{kind}.csv").read_text(encoding="utf-8")
             assert as_csv(records).splitlines() == expected.splitlines(), kind
     assert dict(parsed.counts) == CASES[name].get("counts", {})
+    assert [[name.kind, name.id, name.name] for name in parsed.names] == CASES[name].get("names", [])
 
 
 @pytest.mark.parametrize("name", RUNNABLE)

@@ -1,8 +1,10 @@
 """The dbt models as assets, their tests as checks, and the publication of the result."""
 
 import os
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -10,10 +12,17 @@ from typing import Any
 
 import dagster as dg
 import duckdb
-from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
+from dagster_dbt import (
+    DagsterDbtCliRuntimeError,
+    DagsterDbtTranslator,
+    DbtCliInvocation,
+    DbtCliResource,
+    DbtProject,
+    dbt_assets,
+)
 from packaging.version import Version
 
-from dagster_project import settings, sources, warehouse
+from dagster_project import coverage, settings, sources, verdicts, warehouse
 from dagster_project.defs.knowledge import FOLLOWS
 from dagster_project.lake import Lake
 
@@ -24,11 +33,16 @@ PROJECT = DbtProject(project_dir=settings.CHECKOUT / "dbt", profiles_dir=setting
 
 
 class Dbt(DbtCliResource):
-    """The dbt of this environment, whose version its metadata tell: `dbt --version` takes seconds."""
+    """The dbt of this environment, without what takes seconds and is not needed: `dbt --version`, which its
+    metadata tell, and a handle to the database in this process, for metadata that are not asked for.
+    """
 
     @cached_property
     def _cli_version(self) -> Version:
         return Version(metadata.version("dbt-core"))
+
+    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> None:
+        """No handle, as with an engine that has none."""
 
 
 # Named by its path, whether or not the environment is activated.
@@ -53,6 +67,8 @@ class Translator(DagsterDbtTranslator):
     ) -> dg.AssetSpec:
         spec = super().get_asset_spec(manifest, unique_id, project)
         node = self.get_resource_props(manifest, unique_id)
+        if node["resource_type"] == "seed":
+            return spec.replace_attributes(group_name="knowledge")
         if node["resource_type"] != "model":
             return spec
         upstream = [
@@ -68,6 +84,8 @@ class Translator(DagsterDbtTranslator):
 
 def _written_by(table: dg.AssetKey) -> list[dg.AssetKey]:
     name = table.path[-1]
+    if name == "names":
+        return [dg.AssetKey(source) for source in _PULLS]
     if name in _RECORDS_OF:
         return [dg.AssetKey(source) for source, kinds in _PULLS.items() if _RECORDS_OF[name] in kinds]
     return [dg.AssetKey("ownership_map" if name.startswith("ownership_") else "rate_card")]
@@ -98,19 +116,51 @@ parse_dbt_project()
 )
 def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     lake = Lake.of_environment()
-    warehouse.prepare(lake, sources.load_settings().active_tags)
+    configured = sources.load_settings()
+    warehouse.prepare(lake, configured.active_tags, configured.coverage)
     # Unit tests are about the models, not about the data. Events are collected before they are passed
     # on, because the file can be asked for counts only when dbt has let go of it.
-    invocation = dbt.cli(
-        ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=lake.home / "dbt"
-    )
-    events = list(invocation.stream())
+    with warehouse.building(lake, whole=context.selected_asset_keys == set(dbt_build.keys)):
+        invocation = dbt.cli(
+            ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=lake.home / "dbt"
+        )
+        events = []
+        try:
+            with _ending_with_this_process(invocation.process.pid):
+                events.extend(invocation.stream())
+        except DagsterDbtCliRuntimeError:
+            blocking = [verdict for verdict in _verdicts(invocation, lake) if verdict.blocks]
+            if not blocking:
+                raise
+            yield from (event for event in events if isinstance(event, dg.AssetCheckResult))
+            raise verdicts.Refused(blocking) from None
+        for verdict in _verdicts(invocation, lake):
+            context.log.warning(str(verdict))
+        with duckdb.connect(str(lake.build), read_only=True) as build:
+            for event in events:
+                if isinstance(event, dg.Output):
+                    key = context.asset_key_for_output(event.output_name)
+                    context.add_output_metadata(_metadata(build, key.path[-1]), output_name=event.output_name)
+    yield from events
+
+
+def _verdicts(invocation: DbtCliInvocation, lake: Lake) -> list[verdicts.Verdict]:
+    """Of a run that got as far as to write its results."""
+    if not (invocation.target_path / "run_results.json").exists():
+        return []
     with duckdb.connect(str(lake.build), read_only=True) as build:
-        for event in events:
-            if isinstance(event, dg.Output):
-                key = context.asset_key_for_output(event.output_name)
-                context.add_output_metadata(_metadata(build, key.path[-1]), output_name=event.output_name)
-            yield event
+        return verdicts.of_run(invocation.get_artifact("run_results.json"), build)
+
+
+@contextmanager
+def _ending_with_this_process(child: int) -> Iterator[None]:
+    """dbt would go on for half a minute, and write, after this process was killed."""
+    # The read ends with a line when all is well, and without one when nobody is left to write it.
+    guard = subprocess.Popen(["sh", "-c", f"read _ || kill -9 {child}"], stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        guard.communicate(b"\n")
 
 
 def _metadata(build: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
@@ -143,14 +193,28 @@ def _metadata(build: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
     automation_condition=FOLLOWS,
     name="warehouse",
     description="The published warehouse.duckdb: replaced whole, only when every blocking check has passed.",
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="warehouse", description=what) for name, what in coverage.CHECKS.items()
+    ],
 )
 def published_warehouse() -> dg.MaterializeResult:
-    published = warehouse.publish(Lake.of_environment())
+    lake = Lake.of_environment()
+    published = warehouse.publish(lake)
     return dg.MaterializeResult(
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=finding.check,
+                passed=finding.passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=finding.message,
+                metadata={f"share/{of}": str(share) for of, share in finding.shares.items()},
+            )
+            for finding in coverage.findings(lake.published, sources.load_settings().coverage)
+        ],
         metadata={
-            "billed_usd": str(published.billed),
-            "attributed_usd": str(published.attributed),
-            "difference_usd": str(published.difference),
+            "billed_usd": f"{published.billed:f}",
+            "attributed_usd": f"{published.attributed:f}",
+            "difference_usd": f"{published.difference:f}",
             "preview": dg.MetadataValue.md(
                 "\n".join(
                     [
@@ -160,7 +224,7 @@ def published_warehouse() -> dg.MaterializeResult:
                     ]
                 )
             ),
-        }
+        },
     )
 
 

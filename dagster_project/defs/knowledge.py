@@ -40,7 +40,8 @@ def _rate_card() -> dg.AssetsDefinition:
     def rate_card() -> dg.MaterializeResult:
         lake = Lake.of_environment()
         warehouse.refuse_forgotten_sources(lake, sources.configured())
-        warehouse.prepare(lake, sources.load_settings().active_tags)
+        configured = sources.load_settings()
+        warehouse.prepare(lake, configured.active_tags, configured.coverage)
         models = rates.resolve(warehouse.models_seen(lake))
         card = rates.rate_card(models)
         warehouse.write_tables(lake, {"models": models, "rate_card": card})

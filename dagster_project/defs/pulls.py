@@ -1,6 +1,6 @@
 """One daily-partitioned asset per entry of sources.yaml: a pull of the provider or gateway into the lake."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -16,7 +16,7 @@ def _asset(source: Source, active_tags: tuple[str, ...]) -> dg.AssetsDefinition:
         name=source.name,
         group_name="sources",
         kinds={"python", "parquet"},
-        description=f"{', '.join(source.module.KINDS)} records of `{source.name}`. "
+        description=f"{' and '.join(source.module.KINDS).capitalize()} records of `{source.name}`. "
         f"The daily run pulls the last {source.restates_days} days again.",
         # The day in progress is a partition too: it can be looked at, and is replaced when it is over.
         partitions_def=dg.DailyPartitionsDefinition(
@@ -30,7 +30,7 @@ def _asset(source: Source, active_tags: tuple[str, ...]) -> dg.AssetsDefinition:
     def pull(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         window = context.partition_time_window
         days = Days(window.start.date(), (window.end - timedelta(days=1)).date())
-        report = ingest(source, days, Lake.of_environment(), active_tags)
+        report = ingest(source, days, Lake.of_environment(), active_tags, datetime.now(UTC).date())
         for name, count in report.counts.items():
             if count:
                 context.log.warning(f"{source.name} {days}: {count} {name.replace('_', ' ')}")
@@ -40,6 +40,8 @@ def _asset(source: Source, active_tags: tuple[str, ...]) -> dg.AssetsDefinition:
 
 
 def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
+    """What the UI shows of a pull, and the console command its user."""
+    kinds = dict.fromkeys(part.kind for part in report.by_day)
     header = [
         "| day | kind | rows | billed cost | reported cost (USD) | tokens |",
         "|---|---|--:|--:|--:|--:|",
@@ -57,7 +59,8 @@ def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
         "tokens": dg.MetadataValue.int(sum(part.tokens for part in report.by_day)),
         **({"billed_cost": dg.MetadataValue.text(str(sum(billed)))} if billed else {}),
         **({"reported_cost_usd": dg.MetadataValue.text(str(sum(reported)))} if reported else {}),
-        **{name: dg.MetadataValue.int(count) for name, count in report.counts.items()},
+        **{f"rows/{kind}": dg.MetadataValue.int(report.rows(kind)) for kind in kinds},
+        **{f"counts/{name}": dg.MetadataValue.int(count) for name, count in report.counts.items()},
         "preview": dg.MetadataValue.md("\n".join([*header, *rows]).replace("None", "")),
     }
 

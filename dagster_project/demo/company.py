@@ -19,7 +19,7 @@ from dagster_project import lake
 from dagster_project.days import Days
 from dagster_project.demo import billing, gateway_log, traffic
 
-VERSION = 1
+VERSION = 2
 """Of the simulation; a folder that another version wrote is written again."""
 
 HERE = Path(__file__).parent

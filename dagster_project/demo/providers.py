@@ -4,6 +4,8 @@
     GET /v1/organizations/cost_report, /usage_report/messages, /workspaces, /api_keys     Anthropic
     POST /_restate            from now on OpenAI's final answer about the restated day, not its first
 
+Lists of projects, workspaces and keys change within the month; they are the last ones if nobody sets a day.
+
 It is as strict and as unhelpful as they are: pages are small, some first attempts fail, an unknown
 parameter is an error, and what is not grouped by is null.
 """
@@ -24,7 +26,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 import duckdb
 
-from dagster_project.demo.roster import ARCHIVED_PROJECT, KEYS, PROJECTS, WORKSPACES
+from dagster_project.demo.roster import (
+    ARCHIVED_PROJECT,
+    KEYS,
+    LISTS_CHANGE,
+    PROJECTS,
+    RENAMED_WORKSPACES,
+    WORKSPACES,
+)
 
 OPENAI_ADMIN_KEY = "sk-admin-acme-simulated"
 ANTHROPIC_ADMIN_KEY = "sk-ant-admin01-acme-simulated"
@@ -51,6 +60,11 @@ class Servers:
     """Where Acme's providers answer, and the environment in which `sources.yaml` finds them."""
 
     url: str
+    _acme: _Acme
+
+    def lists_are_of(self, day: date) -> None:
+        """From now on the lists of projects, workspaces and keys are as they were on `day`."""
+        self._acme.today = day
 
     @property
     def openai(self) -> str:
@@ -81,7 +95,7 @@ def serve(folder: Path, port: int = 0, *, restated: bool = True) -> Iterator[Ser
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield Servers(f"http://127.0.0.1:{server.server_port}")
+        yield Servers(f"http://127.0.0.1:{server.server_port}", server.acme)
     finally:
         server.shutdown()
         thread.join()
@@ -236,6 +250,7 @@ class _Acme:
 
     folder: Path
     is_restated: bool
+    today: date = LISTS_CHANGE
     stumbles: dict[tuple[str, str], Refused] = field(
         default_factory=lambda: {
             ("/v1/organization/costs", _token(DAYS_PER_PAGE)): Refused(
@@ -323,7 +338,7 @@ class _Handler(BaseHTTPRequestHandler):
             return _openai_report(self.server.acme, path, params)
         if path in ANTHROPIC_REPORTS:
             return _anthropic_report(self.server.acme, path, params)
-        return _directory(path, params)
+        return _directory(path, params, self.server.acme.today)
 
 
 def _openai_report(acme: _Acme, path: str, params: Params) -> Row:
@@ -438,8 +453,8 @@ def _token(skipped: int) -> str:
     return f"page_{skipped:08x}"
 
 
-def _directory(path: str, params: Params) -> Row:
-    """Lists of projects, workspaces and keys. Deleted keys are in none of them."""
+def _directory(path: str, params: Params, today: date) -> Row:
+    """Lists of projects, workspaces and keys, as of `today`. Deleted keys are in none of them."""
     has_archived = ("include_archived", "true") in params
     of_project = re.fullmatch(r"/v1/organization/projects/(\w+)/api_keys", path)
     if path == "/v1/organization/projects":
@@ -469,12 +484,13 @@ def _directory(path: str, params: Params) -> Row:
                 },
             }
             for key_id, key in KEYS.items()
-            if key.project == of_project[1] and not key.is_deleted
+            if key.project == of_project[1] and today < key.deleted_on
         ]
     elif path == "/v1/organizations/workspaces":
+        workspaces = {**WORKSPACES, **(RENAMED_WORKSPACES if today >= LISTS_CHANGE else {})}
         things = [
             {"id": workspace, "type": "workspace", "name": name, "archived_at": None}
-            for workspace, name in WORKSPACES.items()
+            for workspace, name in workspaces.items()
         ]
     elif path == "/v1/organizations/api_keys":
         things = [
@@ -487,7 +503,7 @@ def _directory(path: str, params: Params) -> Row:
                 "workspace_id": None if key.project == "default" else key.project,
             }
             for key_id, key in KEYS.items()
-            if key.provider == "anthropic" and not key.is_deleted
+            if key.provider == "anthropic" and today < key.deleted_on
         ]
     else:
         raise Refused(404, "Not found")

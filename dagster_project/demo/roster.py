@@ -20,6 +20,8 @@ CUSTOMERS = tuple(f"cust-{number:03}" for number in range(1, 41))
 
 MOVES_ON = date(2026, 10, 16)
 """First day on which the recommender belongs to search; it was growth's before."""
+LISTS_CHANGE = date(2026, 10, 20)
+"""First day on which the providers' lists show another name of a workspace, and lack a key."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ SERVICES: Mapping[str, Service] = {
 class ProviderKey:
     """A key at a provider, with whom a list of keys names as its owner: what tools without logs go by.
 
-    `is_deleted`: no longer in the provider's list, though it has usage.
+    From `deleted_on` it is in no list of keys, and what used it uses `successor`.
     """
 
     provider: str
@@ -79,14 +81,21 @@ class ProviderKey:
     name: str
     team: str
     environment: str
-    is_deleted: bool = False
+    deleted_on: date = date.max
+    successor: str | None = None
 
 
 KEYS: Mapping[str, ProviderKey] = {
     "key_gateway": ProviderKey("openai", "proj_gateway", "LiteLLM gateway", "platform", "production"),
     "key_cron": ProviderKey("openai", "proj_search", "nightly indexer", "search", "production"),
     "key_indexer_old": ProviderKey(
-        "openai", "proj_search", "indexer (old)", "search", "production", is_deleted=True
+        "openai",
+        "proj_search",
+        "indexer (old)",
+        "search",
+        "production",
+        deleted_on=LISTS_CHANGE,
+        successor="key_cron",
     ),
     "key_vectors": ProviderKey("openai", "proj_vectors", "retrieval", "search", "production"),
     "key_research": ProviderKey("openai", "proj_research", "eval harness", "research", "development"),
@@ -110,6 +119,7 @@ PROJECTS: Mapping[str, str] = {
 }
 ARCHIVED_PROJECT = "proj_old"
 WORKSPACES: Mapping[str, str] = {"wrkspc_code": "Code", "wrkspc_lab": "Lab"}
+RENAMED_WORKSPACES: Mapping[str, str] = {"wrkspc_lab": "Agents"}
 
 
 @dataclass(frozen=True)

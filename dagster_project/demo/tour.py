@@ -11,18 +11,20 @@ from pathlib import Path
 
 import duckdb
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from dagster_project import pipeline, settings
+from dagster_project import pipeline, settings, sources
 from dagster_project.days import Days
-from dagster_project.demo import accuracy, company, providers
+from dagster_project.demo import accuracy, company, providers, roster
+from dagster_project.ingest import ingest
 from dagster_project.lake import Lake
 
 MONTH = Days(date(2026, 10, 1), date(2026, 10, 31))
 
 
 @contextmanager
-def acme(home: Path) -> Iterator[company.Simulation]:
+def acme(home: Path) -> Iterator[tuple[company.Simulation, providers.Servers]]:
     """Acme's month under `home`, its providers answering, and this process configured to pull from them."""
     simulation = company.simulate(home / "acme", MONTH)
     with providers.serve(simulation.folder) as servers:
@@ -35,13 +37,24 @@ def acme(home: Path) -> Iterator[company.Simulation]:
                 **servers.environment,
             }
         )
-        yield simulation
+        yield simulation, servers
+
+
+def _see_names(servers: providers.Servers) -> None:
+    """What daily runs have seen: lists of today would neither know a deleted key nor an earlier name."""
+    configured = sources.load_settings()
+    for day in (MONTH.first, roster.LISTS_CHANGE):
+        servers.lists_are_of(day)
+        for source in sources.configured().values():
+            if source.entry.provider:
+                ingest(source, Days(day, day), Lake.of_environment(), configured.active_tags, day)
 
 
 def run(out: Console, progress: Callable[[str], None]) -> None:
     """Simulate a month, run the pipeline on it and print the result. Raises pipeline.RunFailed."""
     progress("simulating Acme, a company with teams, keys and a gateway")
-    with acme(settings.home() / "demo") as simulation:
+    with acme(settings.home() / "demo") as (simulation, servers):
+        _see_names(servers)
         pipeline.run(MONTH, datetime.now(UTC).date(), progress)
         progress("measuring how many dollars reached their true owner")
         published = Lake.of_environment().published
@@ -50,6 +63,7 @@ def run(out: Console, progress: Callable[[str], None]) -> None:
         out.print(_by_team(warehouse))
         out.print(_totals(warehouse))
         out.print(_unallocated(warehouse))
+        out.print(escape(_to_paste(warehouse)), highlight=False, soft_wrap=True)
     out.print(_accuracy(measured))
     out.print(
         "\nNext:  [bold]make ui[/bold] opens this in the Dagster UI (http://127.0.0.1:3000)\n"
@@ -96,23 +110,25 @@ def _totals(warehouse: duckdb.DuckDBPyConnection) -> str:
 def _unallocated(warehouse: duckdb.DuckDBPyConnection) -> Table:
     table = Table("identity without an owner", title="Unallocated, and why")
     table.add_column("USD", justify="right")
-    table.add_column("add to the map")
-    for provider, project, key, gateway_key, cost in warehouse.execute(
-        "select provider, coalesce(provider_project_name, provider_project_id), coalesce(api_key_name, "
-        "api_key_id), coalesce(gateway_key_name, gateway_key_id), cost_usd from unowned_identities "
-        "where month = ? order by rank limit 8",
+    table.add_column("what the map says")
+    for provider, project, key, principal, gateway_key, place, cost in warehouse.execute(
+        "select provider, coalesce(provider_project_name, provider_project_id), "
+        "coalesce(api_key_name, api_key_id), principal_id, coalesce(gateway_key_name, gateway_key_id), "
+        "rule_place, cost_usd from unowned_identities where month = ? order by rank limit 8",
         [MONTH.first],
     ).fetchall():
-        where = " / ".join(part for part in (provider, project, key, gateway_key) if part)
-        line = (
-            f"match: {{gateway_key: {gateway_key}}}"
-            if gateway_key
-            else f"match: {{provider: {provider}, api_key: {key}}}"
-            if key
-            else f"match: {{provider: {provider}}}"
-        )
-        table.add_row(where, _usd(cost), line)
+        where = " / ".join(part for part in (provider, project, key, principal, gateway_key) if part)
+        table.add_row(escape(where), _usd(cost), f"nobody pays: {place}" if place else "nothing")
     return table
+
+
+def _to_paste(warehouse: duckdb.DuckDBPyConnection) -> str:
+    lines = warehouse.execute(
+        "select map_lines from unowned_identities where month = ? and map_lines is not null "
+        "group by map_lines order by min(rank) limit 8",
+        [MONTH.first],
+    ).fetchall()
+    return "\n".join(["To paste below `services:` of the map:\n", *(text for (text,) in lines), ""])
 
 
 def _accuracy(measured: object) -> Table:

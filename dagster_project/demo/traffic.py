@@ -155,6 +155,8 @@ def _calls(workload: Workload, day: date, rng: Random) -> Iterator[Request]:
         else service.team_on(day)
     )
     key = GATEWAY_KEY[workload.provider] if workload.is_gateway else workload.via
+    if key in KEYS and day >= KEYS[key].deleted_on:
+        key = KEYS[key].successor
     call = Request(
         call_id=f"{rng.getrandbits(128):032x}",
         ended_at=_midnight(day) + timedelta(seconds=round(hour * 3600 + rng.random() * 3600, 6)),

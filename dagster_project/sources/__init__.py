@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import duckdb
 import polars as pl
@@ -33,6 +33,18 @@ from dagster_project.days import Days
 from dagster_project.records import Kind
 
 Records = pl.DataFrame | duckdb.DuckDBPyRelation
+
+NamedKind = Literal["project", "api_key", "principal", "gateway_key", "gateway_team"]
+
+
+class Name(NamedTuple):
+    """What a listing calls a thing now; None where it has no name. A gateway's things have no provider."""
+
+    kind: NamedKind
+    id: str
+    name: str | None
+    provider: str | None = None
+    account_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class Parsed:
     counts: Mapping[str, int] = field(default_factory=dict)
     days_without_files: Collection[date] = ()
     """Days of which there is nothing to read any more, not even something empty: logs are rotated away."""
+    names: Collection[Name] = ()
+    """What the source's listings say as of the pull. A name that a record itself says is in the record."""
 
 
 class Module(Protocol):

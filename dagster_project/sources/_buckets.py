@@ -21,6 +21,7 @@ from typing import Any
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.settings import ProviderEntry
+from dagster_project.sources import Name, NamedKind
 from dagster_project.sources._pages import Page
 
 Record = dict[str, Any]
@@ -30,6 +31,9 @@ EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
 
 NOISE = Decimal("1e-9")
 """Smaller differences are the provider's own rounding: it sums amounts as binary fractions."""
+
+_MOST_DIGITS = 26
+"""Before the point: what the lake keeps."""
 
 REMAINDER = "(remainder: not in the grouped cost report)"
 
@@ -89,7 +93,7 @@ def read(
         is_grouped = any(name == "group_by[]" for name, _ in page.params)
         with understood(source, endpoint):
             buckets = [
-                Bucket(endpoint, is_grouped, *bounds(sent), sent["results"]) for sent in page.json()["data"]
+                Bucket(endpoint, is_grouped, *bounds(sent), _results(sent)) for sent in page.json()["data"]
             ]
         for bucket in buckets:
             if bucket.day not in days:
@@ -99,6 +103,13 @@ def read(
                     raise _unclear(source, str(bucket), "the total of this day came twice")
                 totals.add(bucket.day)
             yield bucket
+
+
+def _results(bucket: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    results = bucket["results"]
+    if not (isinstance(results, list) and all(isinstance(result, dict) for result in results)):
+        raise ValueError("`results` is not a list of objects")
+    return results
 
 
 @contextmanager
@@ -154,7 +165,7 @@ def bill(
     days: Days,
     buckets: Iterable[Bucket],
     text_field: str,
-    amount_of: Callable[[Mapping[str, Any]], tuple[Decimal | None, str]],
+    amount_of: Callable[[Mapping[str, Any]], tuple[Decimal | None, str | None]],
     line_of: Callable[[Bucket, Mapping[str, Any]], Record],
     counts: Counter[str],
 ) -> list[Record]:
@@ -172,6 +183,8 @@ def bill(
                 amount, currency = amount_of(result)
                 if amount is None:
                     raise ValueError("its amount is null, so the bill is not known")
+                if not currency:
+                    raise ValueError("its `currency` is empty, so the bill is not known")
                 amounts[currency.upper()] += amount
                 if bucket.is_grouped:
                     charges.append(line_of(bucket, result) | _money(amount, currency))
@@ -230,13 +243,17 @@ def told_apart(records: Iterable[Record]) -> list[Record]:
     return apart
 
 
-def names(source: str, pages: Iterable[Page], directories: tuple[str, ...]) -> Mapping[str, str]:
-    """Names for people, by id, from the lists below `directories`; an id says what it is the id of."""
-    found = {}
+def names(entry: ProviderEntry, pages: Iterable[Page], listings: Mapping[str, NamedKind]) -> list[Name]:
+    """What the provider's listings call things; `listings` says which endpoint, a pattern, lists what."""
+    found = []
     for page in pages:
-        if page.endpoint.startswith(directories):
-            with understood(source, page.endpoint):
-                found |= {thing["id"]: thing.get("name") for thing in page.json()["data"]}
+        for endpoint, kind in listings.items():
+            if re.fullmatch(endpoint, page.endpoint):
+                with understood(entry.name, page.endpoint):
+                    found += [
+                        Name(kind, thing["id"], thing.get("name"), entry.provider, entry.account_id)
+                        for thing in page.json()["data"]
+                    ]
     return found
 
 
@@ -248,25 +265,50 @@ def category(text: str | None) -> str | None:
     return None
 
 
-def number(value: Any) -> Decimal:
-    """A JSON number, or a number written as a JSON string, exactly. Raises ValueError for all else."""
+def number(fields: Mapping[str, Any], name: str) -> Decimal:
+    """A JSON number, or one written as a text, exactly. Raises KeyError, or ValueError for all else."""
+    value = fields[name]
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
-        raise ValueError(f"a {type(value).__name__} where a number should be")
+        raise ValueError(f"`{name}` is a {type(value).__name__} where a number should be")
     if isinstance(value, str) and not re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", value):
-        raise ValueError("a text where a number should be")
-    return Decimal(value)
+        raise ValueError(f"`{name}` is a text where a number should be")
+    exact = Decimal(value)
+    if exact.adjusted() >= EXACT.prec:
+        # As an integer, 1e999999999 would fill the memory.
+        raise ValueError(f"`{name}` is greater than any number of a report")
+    return exact
+
+
+def text(fields: Mapping[str, Any], name: str) -> str | None:
+    """A text or null. Raises KeyError, or ValueError for all else."""
+    value = fields[name]
+    if not (value is None or isinstance(value, str)):
+        raise ValueError(f"`{name}` is a {type(value).__name__} where a text should be")
+    return value
+
+
+def inner(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object within a result. Raises KeyError, or ValueError for all else."""
+    value = fields[name]
+    if not isinstance(value, dict):
+        raise ValueError(f"`{name}` is a {type(value).__name__} where an object should be")
+    return value
 
 
 def rounded(value: Decimal) -> Decimal:
-    """To the 12 decimals that the lake keeps."""
+    """To the 12 decimals that the lake keeps. Raises ValueError for more than it keeps before the point."""
+    if value.adjusted() >= _MOST_DIGITS:
+        raise ValueError("an amount or quantity is greater than any of a bill")
     return EXACT.quantize(value, Decimal("1e-12"))
 
 
 def count(fields: Mapping[str, Any], name: str) -> int:
     """A count that must be there. Raises KeyError, or ValueError when it is not a whole number."""
-    value = number(fields[name])
+    value = number(fields, name)
     if value != int(value):
         raise ValueError(f"`{name}` is not a whole number")
+    if abs(value) >= 2**63:
+        raise ValueError(f"`{name}` is greater than any count of a report")
     return int(value)
 
 

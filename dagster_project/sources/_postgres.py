@@ -50,6 +50,7 @@ class Table:
                 remedy="Correct `database_url` (its `?schema=` names the schema), or grant SELECT.",
             )
         self.columns = frozenset(column for _, column in rows)
+        self._schema = rows[0][0]
         self.name = f"{_name(rows[0][0])}.{_name(name)}"
 
     def require(self, columns: frozenset[str]) -> None:
@@ -62,6 +63,16 @@ class Table:
                 where=self._where,
                 remedy="No known generation of the gateway's schema lacks it; point to its own table.",
             )
+
+    def beside(self, name: str, columns: set[str]) -> str | None:
+        """The name in SQL of a table in the same schema, if it has `columns` that this user may read."""
+        readable = self._rows(
+            "select column_name::text from information_schema.columns "
+            f"where table_name = {_text(name)} and table_schema = {_text(self._schema)} "
+            "and has_column_privilege(format('%I.%I', table_schema, table_name), column_name, 'select')"
+        )
+        found = {column for (column,) in readable}
+        return f"{_name(self._schema)}.{_name(name)}" if columns <= found else None
 
     def write_lines(self, query: str, file: Path) -> None:
         """Write the one text column of `query` to `file`, a line per row, a few thousand rows at a time."""
@@ -76,6 +87,7 @@ class Table:
                 cursor.execute(f"fetch {ROWS_AT_ONCE} from chargeback")
                 batch = cursor.fetch_polars().to_series()
                 if batch.is_empty():
+                    cursor.execute("close chargeback")
                     return
                 lines.writelines(f"{line}\n" for line in batch)
 

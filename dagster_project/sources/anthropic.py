@@ -24,7 +24,7 @@ import duckdb
 from dagster_project import records
 from dagster_project.days import Days
 from dagster_project.settings import Address, ProviderEntry
-from dagster_project.sources import Parsed, _buckets, _http, _pages
+from dagster_project.sources import NamedKind, Parsed, _buckets, _http, _pages
 from dagster_project.sources._buckets import Bucket, Control, Record, count
 
 KINDS = ("charge", "usage")
@@ -39,6 +39,7 @@ COSTS = "v1/organizations/cost_report"
 USAGE = "v1/organizations/usage_report/messages"
 WORKSPACES = "v1/organizations/workspaces"
 API_KEYS = "v1/organizations/api_keys"
+LISTINGS: Mapping[str, NamedKind] = {WORKSPACES: "project", API_KEYS: "api_key"}
 
 BUCKETS = "31"
 """Days per page, the most that both reports allow."""
@@ -114,7 +115,6 @@ def _answers(api: _http.Api, days: Days) -> Iterator[_pages.Page]:
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Charges and usage, each with what the ungrouped reports have beyond the grouped ones."""
     pages = list(_pages.read(raw))
-    names = _buckets.names(entry.name, pages, (WORKSPACES, API_KEYS))
     counts: Counter[str] = Counter(
         unparsed_line_items=0,
         usage_remainders=0,
@@ -122,15 +122,16 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     )
     with localcontext(_buckets.EXACT):
         costs = _buckets.read(entry.name, days, pages, COSTS, _bounds)
-        line = partial(_line, entry, names, counts)
+        line = partial(_line, entry, counts)
         charges = _buckets.bill(entry, days, costs, "description", _amount, line, counts)
-        usage = _usage(entry, days, pages, names, counts)
+        usage = _usage(entry, days, pages, counts)
     return Parsed(
         {
             "charge": records.frame(charges, entry.name, "charge"),
             "usage": records.frame(usage, entry.name, "usage"),
         },
         counts,
+        names=_buckets.names(entry, pages, LISTINGS),
     )
 
 
@@ -139,31 +140,30 @@ def _bounds(bucket: Mapping[str, Any]) -> tuple[datetime, datetime]:
     return start.astimezone(UTC).replace(tzinfo=None), end.astimezone(UTC).replace(tzinfo=None)
 
 
-def _amount(result: Mapping[str, Any]) -> tuple[Decimal | None, str]:
+def _amount(result: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
     """Cents become dollars: "123.78912" is 1.2378912."""
-    cents = result["amount"]
-    return None if cents is None else _buckets.number(cents).scaleb(-2), result["currency"]
+    amount = None if result["amount"] is None else _buckets.number(result, "amount").scaleb(-2)
+    return amount, _buckets.text(result, "currency")
 
 
 def _line(
     entry: Entry,
-    names: Mapping[str, str],
     counts: Counter[str],
     bucket: Bucket,
     result: Mapping[str, Any],
 ) -> Record:
-    kind, token_type = result["cost_type"], result["token_type"]
+    kind, token_type, text = result["cost_type"], result["token_type"], _buckets.text(result, "description")
     meter = TOKEN_METERS.get(token_type) if kind == "tokens" else OTHER_METERS.get(kind)
-    category = None if meter else _buckets.category(result["description"])
+    category = None if meter else _buckets.category(text)
     if meter is None and category is None:
         counts["unparsed_line_items"] += 1
     workspace = result["workspace_id"]
     return bucket.record(entry, *(result[name] for name in _TELLING_LINES_APART)) | {
-        **_where(result, names),
+        **_where(result),
         # A credit or a tax without a workspace is the organisation's, not the default workspace's.
         "provider_project_id": workspace or (None if category else "default"),
         "charge_category": category or "usage",
-        "line_item": result["description"],
+        "line_item": text,
         "meter": meter,
     }
 
@@ -172,7 +172,6 @@ def _usage(
     entry: Entry,
     days: Days,
     pages: Sequence[_pages.Page],
-    names: Mapping[str, str],
     counts: Counter[str],
 ) -> list[Record]:
     usage = []
@@ -184,11 +183,10 @@ def _usage(
                 meters = _meters(result)
                 sums.update(meters)
                 if bucket.is_grouped:
-                    key = result["api_key_id"]
                     usage.append(
                         bucket.record(entry, *(result[name] for name in USAGE_GROUPS))
-                        | _where(result, names)
-                        | {"api_key_id": key or "no_key", "api_key_name": names.get(key)}
+                        | _where(result)
+                        | {"api_key_id": result["api_key_id"] or "no_key"}
                         | {"operation": "chat", **meters}
                     )
         control.add(bucket, sums)
@@ -197,23 +195,24 @@ def _usage(
 
 def _meters(result: Mapping[str, Any]) -> Mapping[str, int]:
     """Anthropic's counts are disjoint as they come."""
-    written = result["cache_creation"]
+    written = _buckets.inner(result, "cache_creation")
     return {
         "input_tokens": count(result, "uncached_input_tokens"),
         "cache_read_tokens": count(result, "cache_read_input_tokens"),
         "cache_write_5m_tokens": count(written, "ephemeral_5m_input_tokens"),
         "cache_write_1h_tokens": count(written, "ephemeral_1h_input_tokens"),
         "output_tokens": count(result, "output_tokens"),
-        "web_searches": count(result["server_tool_use"], "web_search_requests"),
+        "web_searches": count(_buckets.inner(result, "server_tool_use"), "web_search_requests"),
     }
 
 
-def _where(result: Mapping[str, Any], names: Mapping[str, str]) -> Record:
+def _where(result: Mapping[str, Any]) -> Record:
     """The dimensions that both reports have. In a grouped report a null workspace is the default one."""
-    workspace, window, geo = result["workspace_id"], result["context_window"], result["inference_geo"]
+    workspace, window, geo = (
+        _buckets.text(result, name) for name in ("workspace_id", "context_window", "inference_geo")
+    )
     return {
         "provider_project_id": workspace or "default",
-        "provider_project_name": names.get(workspace),
         "model": result["model"],
         "service_tier": result["service_tier"],
         "context_tier": None if window is None else "short" if window.startswith("0-") else "long",

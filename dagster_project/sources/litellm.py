@@ -18,6 +18,8 @@ Facts about the numbers, seen in records of 1.106 and 1.80:
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -30,13 +32,15 @@ from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import MONEY, Kind
 from dagster_project.settings import GatewayEntry, SecretReference, Text
-from dagster_project.sources import Parsed, _files, _postgres, _routes, _tags
+from dagster_project.sources import Name, Parsed, _files, _postgres, _routes, _tags
 
 KINDS: tuple[Kind, ...] = ("request",)
 RESTATES_DAYS = 3
 KEEPS_RAW = False
 
 TABLE = "LiteLLM_SpendLogs"
+TEAMS = "LiteLLM_TeamTable"
+TEAM_LISTING = "teams.ndjson.gz"
 
 
 class Entry(GatewayEntry):
@@ -99,7 +103,8 @@ COLUMNS: Mapping[str, str] = {
   "x-litellm-attempted-retries" INTEGER, "x-litellm-attempted-fallbacks" INTEGER))""",
     "metadata": f"""STRUCT(
   user_api_key_hash VARCHAR, user_api_key_alias VARCHAR, user_api_key_team_id VARCHAR,
-  user_api_key_user_id VARCHAR, user_api_key_project_id VARCHAR, user_api_key_project_alias VARCHAR,
+  user_api_key_team_alias VARCHAR, user_api_key_user_id VARCHAR, user_api_key_project_id VARCHAR,
+  user_api_key_project_alias VARCHAR,
   status VARCHAR, attempted_retries INTEGER, attempted_fallbacks INTEGER,
   error_information STRUCT(error_code VARCHAR),
   cost_breakdown STRUCT(service_tier VARCHAR, data_residency VARCHAR),
@@ -127,6 +132,7 @@ _REQUIRED_COLUMNS = frozenset(
 _METADATA_MEMBERS: Mapping[str, tuple[str, ...]] = {
     "user_api_key_alias": (),
     "user_api_key_team_id": (),
+    "user_api_key_team_alias": (),
     "user_api_key_user_id": (),
     "user_api_key_project_id": (),
     "user_api_key_project_alias": (),
@@ -206,6 +212,11 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     with _postgres.table(entry.name, entry.database_url.value(entry.name), TABLE) as table:
         table.require(_REQUIRED_COLUMNS)
         table.write_lines(_rows_query(table, days), rows)
+        if (teams := table.beside(TEAMS, {"team_id", "team_alias"})) is not None:
+            listed = f"select team_id, team_alias from {teams} order by team_id"
+            table.write_lines(
+                f"select row_to_json(team)::text as line from ({listed}) as team", raw / TEAM_LISTING
+            )
     _files.write_manifest({str(rows): rows.stat().st_size}, raw)
 
 
@@ -218,7 +229,16 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     counts = _counts(entry, connection, staged)
     records = connection.sql(f"from read_parquet('{staged}') where broken is null")
     gone = _files.days_without_files(entry.path, days, files) if entry.path else ()
-    return Parsed({"request": _files.completed(records)}, counts, gone)
+    return Parsed({"request": _files.completed(records)}, counts, gone, _team_names(raw))
+
+
+def _team_names(raw: Path) -> list[Name]:
+    """What the gateway calls its teams now. Its older generations did not log it with the requests."""
+    listing = raw / TEAM_LISTING
+    if not listing.exists():
+        return []
+    with gzip.open(listing, "rt", encoding="utf-8") as lines:
+        return [Name("gateway_team", team["team_id"], team["team_alias"]) for team in map(json.loads, lines)]
 
 
 def _counts(entry: Entry, connection: duckdb.DuckDBPyConnection, staged: Path) -> dict[str, int]:
@@ -363,8 +383,9 @@ select
   {", ".join(f"{sql} as {name}" for name, sql in who_pays.items())},
   -- LiteLLM logs the hash; a key in the clear can only be a mistake, and LiteLLM's hash of it is this one.
   case when starts_with(key_hash, 'sk-') then sha256(key_hash) else key_hash end as gateway_key_id,
-  metadata.user_api_key_alias as gateway_key_name,
+  nullif(metadata.user_api_key_alias, '') as gateway_key_name,
   gateway_team,
+  nullif(metadata.user_api_key_team_alias, '') as gateway_team_name,
   gateway_user,
   tags,
   operation,

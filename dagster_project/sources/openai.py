@@ -24,7 +24,7 @@ import duckdb
 from dagster_project import records
 from dagster_project.days import Days
 from dagster_project.settings import Address, ProviderEntry
-from dagster_project.sources import Parsed, _buckets, _http, _pages
+from dagster_project.sources import NamedKind, Parsed, _buckets, _http, _pages
 from dagster_project.sources._buckets import Bucket, Control, Record, count, count_if_any
 
 KINDS = ("charge", "usage")
@@ -35,6 +35,7 @@ RESTATES_DAYS = 35
 COSTS = "organization/costs"
 USAGE = "organization/usage"
 PROJECTS = "organization/projects"
+LISTINGS: Mapping[str, NamedKind] = {PROJECTS: "project", f"{PROJECTS}/[^/]+/api_keys": "api_key"}
 
 BUCKETS_OF_COSTS = "180"
 BUCKETS_OF_USAGE = "31"
@@ -102,7 +103,7 @@ def _one(field: str, column: str) -> Callable[[Mapping[str, Any], Counter[str]],
 
 
 def _seconds(result: Mapping[str, Any], _: Counter[str]) -> Meters:
-    seconds = _buckets.number(result["seconds"])
+    seconds = _buckets.rounded(_buckets.number(result, "seconds"))
     return {"requests": count(result, "num_model_requests"), "audio_seconds": seconds}
 
 
@@ -207,7 +208,6 @@ def _grouped(*dimensions: str) -> _http.Params:
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Charges and usage, each with what the ungrouped reports have beyond the grouped ones."""
     pages = list(_pages.read(raw))
-    names = _buckets.names(entry.name, pages, (PROJECTS,))
     counts: Counter[str] = Counter(
         negative_remainders=0,
         token_sums_that_disagree=0,
@@ -218,12 +218,12 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     )
     with localcontext(_buckets.EXACT):
         costs = _buckets.read(entry.name, days, pages, COSTS, _bounds)
-        line = partial(_line, entry, names, counts)
+        line = partial(_line, entry, counts)
         charges = _buckets.bill(entry, days, costs, "line_item", _amount, line, counts)
         usage = [
             record
             for name, report in REPORTS.items()
-            for record in _usage(entry, days, pages, names, counts, name, report)
+            for record in _usage(entry, days, pages, counts, name, report)
         ]
     return Parsed(
         {
@@ -231,6 +231,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
             "usage": records.frame(usage, entry.name, "usage"),
         },
         counts,
+        names=_buckets.names(entry, pages, LISTINGS),
     )
 
 
@@ -239,32 +240,33 @@ def _bounds(bucket: Mapping[str, Any]) -> tuple[datetime, datetime]:
     return start.replace(tzinfo=None), end.replace(tzinfo=None)
 
 
-def _amount(result: Mapping[str, Any]) -> tuple[Decimal | None, str]:
+def _amount(result: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
     """The amount may be null as a whole or in its value."""
-    sent = result["amount"] or {"value": None, "currency": ""}
-    return None if sent["value"] is None else _buckets.number(sent["value"]), sent["currency"]
+    if result["amount"] is None:
+        return None, None
+    sent = _buckets.inner(result, "amount")
+    amount = None if sent["value"] is None else _buckets.number(sent, "value")
+    return amount, _buckets.text(sent, "currency")
 
 
 def _line(
     entry: Entry,
-    names: Mapping[str, str],
     counts: Counter[str],
     bucket: Bucket,
     result: Mapping[str, Any],
 ) -> Record:
-    project, key, text = result["project_id"], result["api_key_id"], result["line_item"]
+    project, key, text = (_buckets.text(result, name) for name in ("project_id", "api_key_id", "line_item"))
     line = line_item(text)
     category = None if line.meter else _buckets.category(text)
     if line.meter is None and category is None:
         counts["unparsed_line_items"] += 1
     quantity, unit = result.get("quantity"), result.get("quantity_unit")
     if quantity is not None:
-        quantity = _buckets.number(quantity) * (1000 if unit == "1000_tokens" else 1)
+        quantity = _buckets.number(result, "quantity") * (1000 if unit == "1000_tokens" else 1)
     return bucket.record(entry, project, key, text, result["amount"]["currency"], unit) | {
         "provider_project_id": project,
-        "provider_project_name": names.get(project) or result.get("project_name"),
+        "provider_project_name": result.get("project_name"),
         "api_key_id": key or ("no_key" if line.meter and line.meter not in _WITHOUT_KEYS else None),
-        "api_key_name": names.get(key),
         "model": line.model,
         "service_tier": line.service_tier,
         "context_tier": line.context_tier,
@@ -280,7 +282,6 @@ def _usage(
     entry: Entry,
     days: Days,
     pages: Sequence[_pages.Page],
-    names: Mapping[str, str],
     counts: Counter[str],
     name: str,
     report: Report,
@@ -299,7 +300,7 @@ def _usage(
                     sums.update({column: value for column, value in meters.items() if value is not None})
                 if bucket.is_grouped:
                     said = {dimension: result[dimension] for dimension in report.group_by}
-                    usage.append(_cell(entry, bucket, report, said, names) | meters)
+                    usage.append(_cell(entry, bucket, report, said) | meters)
         control.add(bucket, sums)
     remainders = _buckets.unexplained_usage(entry, report.operation, control, counts)
     return _buckets.told_apart(usage) + remainders
@@ -323,17 +324,13 @@ def _sure_of_tier(charges: Sequence[Record], usage: Sequence[Record]) -> list[Re
     ]
 
 
-def _cell(
-    entry: Entry, bucket: Bucket, report: Report, said: Mapping[str, Any], names: Mapping[str, str]
-) -> Record:
+def _cell(entry: Entry, bucket: Bucket, report: Report, said: Mapping[str, Any]) -> Record:
     """Who and what a usage result is about. A dimension that the report does not have stays null."""
     project, key = said["project_id"], said.get("api_key_id")
     tier = "batch" if said.get("batch") else said.get("service_tier")
     return bucket.record(entry, *said.values()) | {
         "provider_project_id": project,
-        "provider_project_name": names.get(project),
         "api_key_id": key or ("no_key" if "api_key_id" in said else None),
-        "api_key_name": names.get(key),
         "principal_id": said.get("user_id"),
         "operation": report.operation,
         "model": said.get("model"),

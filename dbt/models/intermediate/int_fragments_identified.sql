@@ -1,4 +1,4 @@
--- One row per fragment, with its gateway identity and tags, and the id of the identity that decides its owner.
+-- One row per fragment, with its id, its gateway identity and tags, and the id of the identity that decides its owner.
 with deciding as (
     select
         list(distinct tag_key) filter (where tag_key is not null) as tag_keys,
@@ -14,6 +14,7 @@ identified as (
         requests.gateway_key_id,
         requests.gateway_key_name,
         requests.gateway_team,
+        requests.gateway_team_name,
         requests.gateway_user,
         requests.tags,
         -- only what some selector asks for, so that identities stay few
@@ -33,11 +34,6 @@ identified as (
 
 select
     identified.*,
-    md5(
-        {{ key_of(
-            ["provider", "account_id", "provider_project_id", "provider_project_name", "api_key_id", "api_key_name",
-             "principal_id", "principal_name", "gateway", "gateway_key_id", "gateway_key_name", "gateway_team",
-             "gateway_user", "deciding_model", "deciding_line_item", "deciding_tags"]
-        ) }}
-    ) as identity_id
+    md5({{ key_of(["charge_id", "cell_id", "request_group_id", "meter"]) }}) as fragment_id,
+    md5({{ key_of(identity_columns()) }}) as identity_id
 from identified

@@ -1,32 +1,8 @@
 -- One row per identity and selector of the ownership map of which every condition holds.
-{% set dimensions = {
-    "provider": ["provider"],
-    "account": ["account_id"],
-    "provider_project": ["provider_project_id", "provider_project_name"],
-    "api_key": ["api_key_id", "api_key_name"],
-    "principal": ["principal_id", "principal_name"],
-    "gateway": ["gateway"],
-    "gateway_key": ["gateway_key_id", "gateway_key_name"],
-    "gateway_team": ["gateway_team"],
-    "gateway_user": ["gateway_user"],
-    "model": ["deciding_model"],
-    "line_item": ["deciding_line_item"],
-} %}
-with identities as (
-    select
-        identity_id,
-        {%- for columns in dimensions.values() %}{% for column in columns %}
-        any_value({{ column }}) as {{ column }},
-        {%- endfor %}{% endfor %}
-        any_value(deciding_tags) as deciding_tags
-    from {{ ref("int_fragments_identified") }}
-    group by identity_id
-),
-
-said as (
-    {%- for dimension, columns in dimensions.items() %}{% for column in columns %}
+with said as (
+    {%- for dimension, columns in selector_columns().items() %}{% for column in columns %}
     select identity_id, '{{ dimension }}' as dimension, null as tag_key, {{ column }} as value
-    from identities
+    from {{ ref("int_identities") }}
     where {{ column }} is not null
     union all
     {%- endfor %}{% endfor %}
@@ -35,12 +11,41 @@ said as (
         'tag' as dimension,
         unnest(map_keys(deciding_tags)) as tag_key,
         lower(trim(unnest(map_values(deciding_tags)))) as value
-    from identities
+    from {{ ref("int_identities") }}
 ),
 
 distinct_values as (select distinct dimension, tag_key, value from said),
 
--- Globs are compared with distinct values, everything else is an equality join.
+-- A glob is compared with those values only that begin as it begins, or end as it ends where it begins with a wildcard.
+globs as (
+    select
+        *,
+        case when fixed_start <> '' or fixed_end = '' then 'start' else 'end' end as side,
+        case when fixed_start <> '' or fixed_end = '' then fixed_start else fixed_end end as fixed
+    from (
+        select
+            *,
+            {{ fixed_text("like_pattern", "start") }} as fixed_start,
+            {{ fixed_text("like_pattern", "end") }} as fixed_end
+        from {{ source("lake", "ownership_conditions") }}
+        where like_pattern is not null
+    ) as conditions
+),
+
+ends as (
+    select
+        distinct_values.*,
+        lengths.side,
+        case lengths.side
+            when 'start' then left(distinct_values.value, lengths.fixed_length)
+            when 'end' then right(distinct_values.value, lengths.fixed_length)
+        end as fixed
+    from distinct_values
+    inner join (select distinct dimension, tag_key, side, length(fixed) as fixed_length from globs) as lengths
+        on distinct_values.dimension = lengths.dimension
+        and distinct_values.tag_key is not distinct from lengths.tag_key
+),
+
 holding as (
     select distinct_values.*, conditions.selector_id
     from distinct_values
@@ -48,14 +53,15 @@ holding as (
         on distinct_values.dimension = conditions.dimension
         and distinct_values.tag_key is not distinct from conditions.tag_key
         and distinct_values.value = conditions.value
-    union all
-    select distinct_values.*, conditions.selector_id
-    from distinct_values
-    inner join {{ source("lake", "ownership_conditions") }} as conditions
-        on distinct_values.dimension = conditions.dimension
-        and distinct_values.tag_key is not distinct from conditions.tag_key
-        and distinct_values.value like conditions.like_pattern escape '\'
-    where conditions.like_pattern is not null
+    union
+    select ends.dimension, ends.tag_key, ends.value, globs.selector_id
+    from ends
+    inner join globs
+        on ends.dimension = globs.dimension
+        and ends.tag_key is not distinct from globs.tag_key
+        and ends.side = globs.side
+        and ends.fixed = globs.fixed
+        and ends.value like globs.like_pattern escape '\'
 ),
 
 held as (
@@ -76,12 +82,12 @@ select
     selectors.selector_id,
     selectors.rule,
     selectors.place,
+    selectors.selector,
+    selectors.is_implied,
     selectors.level,
-    selectors.level >= {{ claim_level() }} as is_claim,
-    row_number() over (
-        partition by held.identity_id, selectors.level >= {{ claim_level() }}
-        order by selectors.level, selectors.keys desc, selectors.exact_keys desc, selectors.selector_id
-    ) as precedence
+    selectors.keys,
+    selectors.exact_keys,
+    selectors.level >= {{ claim_level() }} as is_claim
 from held
 inner join {{ source("lake", "ownership_selectors") }} as selectors
     on held.selector_id = selectors.selector_id

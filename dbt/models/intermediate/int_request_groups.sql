@@ -9,6 +9,7 @@ select
     any_value(gateway_key_id) as gateway_key_id,
     any_value(gateway_key_name) as gateway_key_name,
     any_value(gateway_team) as gateway_team,
+    any_value(gateway_team_name) as gateway_team_name,
     any_value(gateway_user) as gateway_user,
     any_value(tags) as tags,
     any_value(operation) as operation

@@ -1,10 +1,11 @@
 -- One row per request coordinate and cell that it went through, with the share of the coordinate that counts for the
 -- cell. A coordinate is what requests and cells have in common: identity, model, tiers, meter.
+{% set identity = ["provider_project_id", "api_key_id", "is_beside_usage"] %}
 {% set levels = [
-    ("exact", ["provider_project_id", "api_key_id", "model", "meter", "service_tier", "context_tier"]),
-    ("catalogue model", ["provider_project_id", "api_key_id", "model_key", "meter", "service_tier", "context_tier"]),
-    ("without context tier", ["provider_project_id", "api_key_id", "model_key", "meter", "service_tier"]),
-    ("without service tier", ["provider_project_id", "api_key_id", "model_key", "meter"]),
+    ("exact", identity + ["model", "meter", "service_tier", "context_tier"]),
+    ("catalogue model", identity + ["model_key", "meter", "service_tier", "context_tier"]),
+    ("without context tier", identity + ["model_key", "meter", "service_tier"]),
+    ("without service tier", identity + ["model_key", "meter"]),
 ] %}
 with coordinates as (
     select
@@ -14,6 +15,7 @@ with coordinates as (
         account_id,
         provider_project_id,
         api_key_id,
+        null as is_beside_usage,
         model,
         model_key,
         meter,
@@ -24,7 +26,12 @@ with coordinates as (
     group by all
 ),
 
-matched as ({{ match_finest("coordinates", ref("int_cells_collected"), levels) }}),
+matched as (
+    {{ match_finest(
+        "coordinates", ref("int_cells_collected"), levels,
+        reserved=("is_beside_usage", ["provider_project_id", "api_key_id"])
+    ) }}
+),
 
 -- Cells that compete for the same requests share them by quantity, or by what they cost where one has none. A line
 -- that names no meter does not compete with those that do.

@@ -21,6 +21,7 @@ daily as (
         gateway_key_id,
         gateway_key_name,
         gateway_team,
+        gateway_team_name,
         gateway_user,
         tags,
         operation,
@@ -43,8 +44,8 @@ select
     md5(
         {{ key_of(
             ["usage_date", "provider", "account_id", "provider_project_id", "api_key_id", "gateway", "gateway_key_id",
-             "gateway_key_name", "gateway_team", "gateway_user", "tags", "operation", "model", "service_tier",
-             "context_tier"]
+             "gateway_key_name", "gateway_team", "gateway_team_name", "gateway_user", "tags", "operation", "model",
+             "service_tier", "context_tier"]
         ) }}
     ) as request_group_id,
     md5(

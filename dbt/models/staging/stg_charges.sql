@@ -6,11 +6,11 @@ select
     charges.provider,
     charges.account_id,
     charges.provider_project_id,
-    charges.provider_project_name,
+    coalesce(projects.name, charges.provider_project_name) as provider_project_name,
     charges.api_key_id,
-    charges.api_key_name,
+    coalesce(api_keys.name, charges.api_key_name) as api_key_name,
     charges.principal_id,
-    charges.principal_name,
+    coalesce(principals.name, charges.principal_name) as principal_name,
 
     charges.model,
     case when charges.model is not null then coalesce(models.model_key, lower(charges.model)) end as model_key,
@@ -30,3 +30,6 @@ select
 from {{ source("lake", "charges") }} as charges
 left join {{ source("lake", "models") }} as models
     on charges.provider = models.provider and charges.model = models.model
+{{ join_provider_name("charges", "project", "provider_project_id") }}
+{{ join_provider_name("charges", "api_key", "api_key_id") }}
+{{ join_provider_name("charges", "principal", "principal_id") }}

@@ -11,8 +11,9 @@ select
     requests.api_key_id,
 
     requests.gateway_key_id,
-    requests.gateway_key_name,
+    coalesce(requests.gateway_key_name, gateway_keys.name) as gateway_key_name,
     requests.gateway_team,
+    coalesce(requests.gateway_team_name, gateway_teams.name) as gateway_team_name,
     requests.gateway_user,
     requests.tags,
 
@@ -30,4 +31,6 @@ left join {{ source("lake", "models") }} as models
     on requests.provider = models.provider and requests.model = models.model
 left join {{ source("lake", "meters") }} as meters
     on requests.meter = meters.meter
+{{ join_gateway_name("requests", "gateway_key", "gateway_key_id", "gateway_key_name") }}
+{{ join_gateway_name("requests", "gateway_team", "gateway_team", "gateway_team_name") }}
 where requests.is_billable

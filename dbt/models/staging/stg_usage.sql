@@ -29,7 +29,11 @@ select
              "daily.operation", "daily.meter"]
         ) }}
     ) as cell_id,
-    daily.*,
+    daily.* replace (
+        coalesce(projects.name, daily.provider_project_name) as provider_project_name,
+        coalesce(api_keys.name, daily.api_key_name) as api_key_name,
+        coalesce(principals.name, daily.principal_name) as principal_name
+    ),
     case when daily.model is not null then coalesce(models.model_key, lower(daily.model)) end as model_key,
     coalesce(meters.unit, 'units') as unit
 from daily
@@ -37,4 +41,7 @@ left join {{ source("lake", "models") }} as models
     on daily.provider = models.provider and daily.model = models.model
 left join {{ source("lake", "meters") }} as meters
     on daily.meter = meters.meter
+{{ join_provider_name("daily", "project", "provider_project_id") }}
+{{ join_provider_name("daily", "api_key", "api_key_id") }}
+{{ join_provider_name("daily", "principal", "principal_id") }}
 where daily.quantity <> 0

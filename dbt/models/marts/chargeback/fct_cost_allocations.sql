@@ -53,7 +53,15 @@ select
     fragments.rule,
     fragments.rule_place,
     fragments.owner_evidence,
-    fragments.split_share
+    fragments.identity_id,
+    fragments.claimed_team,
+    fragments.claimed_rule_place,
+
+    fragments.split_share,
+    fragments.split_weight,
+    fragments.split_total,
+    fragments.split_driver,
+    fragments.split_period_start
 from {{ ref("int_fragments_split") }} as fragments
 left join environments
     on lower(trim(fragments.tags['environment'])) = environments.written
