@@ -73,7 +73,7 @@ def changed(file: Path) -> Callable[[], bool]:
     return lambda: identity(file) != before
 
 
-def kill_when(acme: Deployment, happened: Callable[[], bool], seconds: float = 120) -> None:
+def kill_when(acme: Deployment, happened: Callable[[], bool], seconds: float = 300) -> None:
     """Start a run and kill it, without a warning, as soon as `happened` says so."""
     until = time.monotonic() + seconds
     with subprocess.Popen(
@@ -194,7 +194,7 @@ def test_a_build_waits_for_whoever_is_writing(acme, tmp_path):
         assert (identity(lake.build), identity(lake.table("rate_card"))) == before
         with pytest.raises(Busy), lake.locked("command", wait=False):
             pass
-    _, told = command.communicate(timeout=120)
+    _, told = command.communicate(timeout=300)
     assert command.returncode == 0, told
     assert identity(lake.build) != before[0]
     assert waiting.contents() == acme.contents()

@@ -15,7 +15,7 @@ import pytest
 from dagster_project.ownership import OwnershipError, load
 
 LOAD = """
-import json, resource, sys
+import json, re, resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 from dagster_project.ownership import OwnershipError, load
@@ -24,7 +24,9 @@ try:
     told = []
 except OwnershipError as error:
     told = [str(mistake) for mistake in error.mistakes]
-print(json.dumps({"told": told, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+# Not getrusage: its figure begins with what the process that started this one used.
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(json.dumps({"told": told, "megabytes": int(peak[1]) / 1024}))
 """
 MEGABYTES = 200
 SECONDS = 120
@@ -115,7 +117,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes | str], str]] = {
     ),
     "patterns that begin with ?": (
         lambda: numbered(
-            "teams: {t: }\nservices:\n", " a{n}: {{team: t, match: {{model: '?{n:06}*'}}}}\n", 2_000_000
+            "teams: {t: }\nservices:\n", " a{n}: {{team: t, match: {{model: '?{n:06}*'}}}}\n", 900_000
         ),
         "one of too many patterns",
     ),
@@ -209,7 +211,7 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], str], str]] = {
             + repeated(r"\x20", 4_000_000)
             + '"'
         ),
-        "`match` is nothing",
+        "`match` is empty",
     ),
     "entities that nobody owns": (
         "a.yaml",
