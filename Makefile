@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Most of a command's first seconds are imports; compiled once they take half as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup test demo ui lint format lock
+.PHONY: setup test test-slow demo ui lint format lock
 
 setup: $(READY)
 
@@ -24,6 +24,10 @@ $(READY): requirements.lock pyproject.toml
 
 test: setup
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# Kills at every stage, full disks: a quarter of an hour, so not with every change.
+test-slow: setup
+	$(BIN)/pytest -m slow
 
 demo: setup
 	$(BIN)/chargeback demo

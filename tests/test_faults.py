@@ -107,6 +107,7 @@ def unfinished(acme: Deployment) -> list[str]:
         return [run.run_id for run in instance.get_runs(RunsFilter(statuses=statuses))]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_stage_is_as_if_it_had_not_been(acme, tmp_path):
     killed, spared = copy_of(acme, tmp_path / "killed"), copy_of(acme, tmp_path / "spared")
     old = killed.contents()
@@ -175,6 +176,7 @@ def test_a_build_that_did_not_pass_is_not_published(acme, tmp_path):
     assert warehouse.publish(lake).difference == 0
 
 
+@pytest.mark.slow
 def test_a_build_waits_for_whoever_is_writing(acme, tmp_path):
     """A run of the UI's daemon and a command have nothing in common but the files."""
     waiting = copy_of(acme, tmp_path)
@@ -251,6 +253,7 @@ def wait_for(happened: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_runs_of_a_killed_ui_are_failed_and_their_pool_is_free_when_it_starts_again(acme, tmp_path):
     deployed = copy_of(acme, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as free:
@@ -291,6 +294,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("mount") is None, reason="this machine has no mount command")
 def test_a_full_disk_is_told_and_changes_nothing(acme, tmp_path):
     with small_disk(tmp_path / "disk", "96m") as disk:
