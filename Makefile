@@ -23,9 +23,9 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Kills at every stage, full disks: a quarter of an hour, so not with every change.
+# Kills at every stage, full disks, enormous maps: a quarter of an hour, so not with every change.
 test-slow: setup
 	$(BIN)/pytest -m slow
 

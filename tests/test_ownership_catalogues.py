@@ -432,7 +432,7 @@ def test_mistakes_in_annotations_have_the_place_in_the_file(
     style=st.sampled_from(["'", '"', "|", ">", None]),
     width=st.integers(10, 40),
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_every_character_is_found_where_it_is_written(text: str, style: str | None, width: int) -> None:
     whole = yaml.dump({"a": [text, 1]}, default_style=style, width=width, allow_unicode=True)
     (document,) = read(whole, Source("f", whole))

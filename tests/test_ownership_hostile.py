@@ -140,6 +140,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes | str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "first"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_yaml(tmp_path: Path, content: Callable[[], bytes | str], first: str) -> None:
     filled(tmp_path, content())
@@ -223,6 +224,7 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "content", "first"), HOSTILE_FILES.values(), ids=HOSTILE_FILES)
 def test_hostile_catalogues(tmp_path: Path, name: str, content: Callable[[], str], first: str) -> None:
     filled(tmp_path, content(), name)
@@ -234,6 +236,7 @@ def test_hostile_catalogues(tmp_path: Path, name: str, content: Callable[[], str
 # --- Folders --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_files_are_not_read(tmp_path: Path) -> None:
     for n in range(100):
         (tmp_path / str(n)).mkdir()
@@ -243,6 +246,7 @@ def test_a_hundred_thousand_files_are_not_read(tmp_path: Path) -> None:
     assert line.endswith("there are more than 20,000 files; keep only those of the ownership map here")
 
 
+@pytest.mark.slow
 def test_twenty_thousand_links_to_a_large_file_are_not_read(tmp_path: Path) -> None:
     filled(tmp_path, repeated("#"), "large.yml")
     for n in range(15_000):
