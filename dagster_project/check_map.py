@@ -29,8 +29,7 @@ from rich.text import Text
 from dagster_project import ownership, settings
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.lake import Lake
-from dagster_project.ownership import Mistake, OwnershipError, OwnershipMap
-from dagster_project.ownership._files import files_of
+from dagster_project.ownership import Mistake, OwnershipError, OwnershipMap, files_of
 from dagster_project.terminal import cell, counted, dollars, jsonable, plain, usd
 
 # From the map's first reader to the marts' common source; the rest follows from that.

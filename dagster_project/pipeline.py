@@ -282,8 +282,6 @@ def _readable(cause: SerializableErrorInfo) -> str:
 
 
 _DBT_VERDICTS = (
-    "Failure in",
-    "Got ",
     "Compilation Error",
     "Runtime Error",
     "Database Error",

@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 
 from dagster_project.errors import ChargebackError
+from dagster_project.terminal import plain
 
 ROWS_SHOWN = 3
 LONGEST_VALUE = 120
@@ -66,5 +67,5 @@ def _rows(build: duckdb.DuckDBPyConnection, sql: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    text = plain(str(value))
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

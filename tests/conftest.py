@@ -145,6 +145,20 @@ def dbt(command: str, home: Path, *arguments: str) -> subprocess.CompletedProces
     )
 
 
+def written(home: Path, text: str) -> Path:
+    """A folder below `home` with this ownership map."""
+    folder = home / "map"
+    folder.mkdir(exist_ok=True)
+    (folder / "owners.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def place_in(text: str, start: str) -> str:
+    """The place of the line of a `written` map that begins with `start`."""
+    number = next(n for n, line in enumerate(text.splitlines(), 1) if line.strip().startswith(start))
+    return f"map/owners.yaml:{number}"
+
+
 def _dated(row: Row, day: date, record_id: str) -> Row:
     start = datetime(day.year, day.month, day.day)  # noqa: DTZ001 - the schema's instants are naive UTC
     return {

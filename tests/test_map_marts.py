@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
-from conftest import Books
+from conftest import Books, place_in, written
 
 from dagster_project import ownership
 from dagster_project.days import Days
@@ -112,17 +111,9 @@ def build(books: Books, owners: str, stale_after: int = STALE_AFTER, new_after: 
     assert built.returncode == 0, built.stdout[-4000:]
 
 
-def written(home: Path, text: str) -> Path:
-    folder = home / "map"
-    folder.mkdir(exist_ok=True)
-    (folder / "owners.yaml").write_text(text, encoding="utf-8")
-    return folder
-
-
 def line(start: str) -> str:
     """The place of the line of the map that begins with `start`."""
-    number = next(n for n, text in enumerate(OWNERSHIP.splitlines(), 1) if text.strip().startswith(start))
-    return f"map/owners.yaml:{number}"
+    return place_in(OWNERSHIP, start)
 
 
 def test_unowned_identities_are_all_that_is_unallocated(books):

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from conftest import ACTIVE_TAGS, Books, hand_written
+from conftest import ACTIVE_TAGS, Books, hand_written, written
 
 from dagster_project import ingest as ingesting
 from dagster_project.days import Days
@@ -175,16 +175,9 @@ def built(tmp_path_factory) -> Books:
     # another entry lists the same account, but only now
     other = hand_written("openai_too", {"charge": []}, [project("Lab"), gone])
     ingest(other, DAYS, books.lake, ACTIVE_TAGS, NEW)
-    result = books.build(written(books.home))
+    result = books.build(written(books.home, OWNERSHIP))
     assert result.returncode == 0, result.stdout[-4000:]
     return books
-
-
-def written(home: Path) -> Path:
-    folder = home / "map"
-    folder.mkdir()
-    (folder / "owners.yaml").write_text(OWNERSHIP, encoding="utf-8")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -277,7 +270,9 @@ def test_without_a_rename_the_warehouse_does_not_tell_when_it_was_pulled(tmp_pat
             books.pull(days, date(2026, 11, 1 + 7 * number + later))
         # All others are made of these and of the requests, which are dated by themselves.
         tables = ("fct_charges", "stg_usage", "dim_names")
-        result = books.build(written(home), "--select", *(f"+{table}" for table in tables), *NO_TESTS)
+        result = books.build(
+            written(home, OWNERSHIP), "--select", *(f"+{table}" for table in tables), *NO_TESTS
+        )
         assert result.returncode == 0, result.stdout[-4000:]
         rows = [
             books.query(f"from {place} order by all") for place in (tables[0], "staging.stg_usage", tables[2])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 
 import duckdb
 import pytest
-from conftest import Books
+from conftest import Books, place_in, written
 
 from dagster_project import warehouse
 from dagster_project.days import Days
@@ -104,17 +103,9 @@ def books(tmp_path_factory) -> Books:
     return books
 
 
-def written(home: Path, text: str) -> Path:
-    folder = home / "map"
-    folder.mkdir(exist_ok=True)
-    (folder / "owners.yaml").write_text(text, encoding="utf-8")
-    return folder
-
-
 def line(start: str) -> str:
     """The place of the line of the map that begins with `start`."""
-    number = next(n for n, text in enumerate(OWNERSHIP.splitlines(), 1) if text.strip().startswith(start))
-    return f"map/owners.yaml:{number}"
+    return place_in(OWNERSHIP, start)
 
 
 def outcomes(books: Books, account: str, day: date = DAY) -> dict[str, str]:

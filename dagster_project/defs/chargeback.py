@@ -120,9 +120,12 @@ def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     warehouse.prepare(lake, configured.active_tags, configured.coverage)
     # Unit tests are about the models, not about the data. Events are collected before they are passed
     # on, because the file can be asked for counts only when dbt has let go of it.
+    target = lake.home / "dbt"
+    # A dbt that fails before it has results would be told by those of the run before.
+    (target / "run_results.json").unlink(missing_ok=True)
     with warehouse.building(lake, whole=context.selected_asset_keys == set(dbt_build.keys)):
         invocation = dbt.cli(
-            ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=lake.home / "dbt"
+            ["build", "--exclude-resource-type", "unit_test"], context=context, target_path=target
         )
         events = []
         try:

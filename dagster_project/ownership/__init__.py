@@ -68,6 +68,7 @@ __all__ = [
     "Selector",
     "Service",
     "Team",
+    "files_of",
     "load",
 ]
 

@@ -45,7 +45,7 @@ def files_of(folder: Path) -> Iterator[tuple[Path, str] | Mistake]:
     refused: list[Mistake] = []
 
     def refuse(path: Path, what: str) -> None:
-        refused.append(Mistake(Place(_shown(f"{root}/{path.relative_to(folder).as_posix()}"), 1, 1), what))
+        refused.append(Mistake(Place(printable(f"{root}/{path.relative_to(folder).as_posix()}"), 1, 1), what))
 
     def refuse_folder(error: OSError) -> None:
         refuse(Path(error.filename), f"the folder cannot be read: {error.strerror}")
@@ -62,7 +62,7 @@ def files_of(folder: Path) -> Iterator[tuple[Path, str] | Mistake]:
         ]
         if len(found) > MOST_FILES:
             yield Mistake(
-                Place(_shown(root), 1, 1),
+                Place(printable(root), 1, 1),
                 f"there are more than {MOST_FILES:,} files; keep only those of the ownership map here",
             )
             return
@@ -73,7 +73,7 @@ def files_of(folder: Path) -> Iterator[tuple[Path, str] | Mistake]:
             yield path, file
         else:
             what = "the name of the file has characters that do not show; rename it"
-            yield Mistake(Place(_shown(file), 1, 1), what)
+            yield Mistake(Place(printable(file), 1, 1), what)
 
 
 def text_of(path: Path, file: str) -> str | Mistake:
@@ -96,5 +96,6 @@ def text_of(path: Path, file: str) -> str | Mistake:
         return Mistake(Source(file, before).place(len(before)), what)
 
 
-def _shown(name: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+def printable(text: str) -> str:
+    """On one line, whatever it holds."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

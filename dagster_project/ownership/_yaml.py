@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-from dagster_project.ownership._files import Source
+from dagster_project.ownership._files import Source, printable
 from dagster_project.ownership.model import Mistake, Place
 
 DEEPEST_NESTING = 20
@@ -205,7 +205,7 @@ def tell(mistakes: list[Mistake], place: Place, what: str) -> None:
 def shown(text: str) -> str:
     """A value in a message: on one line, and not endless."""
     short = text if len(text) <= 60 else f"{text[:57]}..."
-    return "`" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in short) + "`"
+    return f"`{printable(short)}`"
 
 
 def kind_of(node: Node) -> str:

@@ -1,17 +1,16 @@
-{# What an identity can be recognised by in the ownership map, the most durable first: key of the selector, its level as
-   in dagster_project/ownership/, column, the column of the name for people, and whether it says nothing without the
-   provider. #}
+{# What an identity can be recognised by in the ownership map, the most durable first: key of the selector, column, the
+   column of the name for people, and whether it says nothing without the provider. #}
 {% macro durable_keys() -%}
     {{ return([
-        ("gateway_key", 10, "coalesce(nullif(gateway_key_id, ''), gateway_key_name)", "gateway_key_name", false),
-        ("gateway_user", 11, "gateway_user", "gateway_user", false),
-        ("gateway_team", 12, "gateway_team", "gateway_team", false),
-        ("api_key", 20, "coalesce(nullif(" ~ named_key("api_key_id") ~ ", ''), api_key_name)", "api_key_name", false),
-        ("principal", 21, "principal_id", "principal_id", false),
-        ("provider_project", 30, "coalesce(nullif(provider_project_id, ''), provider_project_name)",
+        ("gateway_key", "coalesce(nullif(gateway_key_id, ''), gateway_key_name)", "gateway_key_name", false),
+        ("gateway_user", "gateway_user", "gateway_user", false),
+        ("gateway_team", "gateway_team", "gateway_team", false),
+        ("api_key", "coalesce(nullif(" ~ named_key("api_key_id") ~ ", ''), api_key_name)", "api_key_name", false),
+        ("principal", "principal_id", "principal_id", false),
+        ("provider_project", "coalesce(nullif(provider_project_id, ''), provider_project_name)",
          "provider_project_name", true),
-        ("account", 40, "account_id", "account_id", true),
-        ("provider", 50, "provider", "provider", false),
+        ("account", "account_id", "account_id", true),
+        ("provider", "provider", "provider", false),
     ]) }}
 {%- endmacro %}
 

@@ -5,8 +5,7 @@
         and {{ kind }}s.id = {{ things }}.{{ id }}
         and {{ kind }}s.provider = {{ things }}.provider
         and {{ kind }}s.account_id is not distinct from {{ things }}.account_id
-        and {{ things }}.usage_date >= {{ kind }}s.valid_from
-        and {{ things }}.usage_date < {{ kind }}s.valid_to
+        and {{ holds_on(kind ~ "s", things ~ ".usage_date") }}
 {%- endmacro %}
 
 
@@ -17,6 +16,5 @@
         and {{ kind }}s.kind = '{{ kind }}'
         and {{ kind }}s.id = {{ things }}.{{ id }}
         and {{ kind }}s.gateway = {{ things }}.source
-        and {{ things }}.usage_date >= {{ kind }}s.valid_from
-        and {{ things }}.usage_date < {{ kind }}s.valid_to
+        and {{ holds_on(kind ~ "s", things ~ ".usage_date") }}
 {%- endmacro %}

@@ -1,17 +1,26 @@
 {# Selectors from this level on are claims (tags); all below are durable identity. See dagster_project/ownership/. #}
 {% macro claim_level() -%} 60 {%- endmacro %}
 
+{# The level of what was issued to somebody, by the selector's key, and what decided at it, in words. #}
+{% macro selector_levels() -%}
+    {{ return({
+        "gateway_key": (10, "gateway key"),
+        "gateway_user": (11, "gateway user"),
+        "gateway_team": (12, "gateway team"),
+        "api_key": (20, "API key"),
+        "principal": (21, "principal"),
+        "provider_project": (30, "provider project"),
+        "account": (40, "account"),
+        "provider": (50, "provider, gateway, model or line item"),
+    }) }}
+{%- endmacro %}
+
 {# What decided, in words, for a selector's level. #}
 {% macro evidence_of(level) -%}
     case
-        when {{ level }} = 10 then 'gateway key'
-        when {{ level }} = 11 then 'gateway user'
-        when {{ level }} = 12 then 'gateway team'
-        when {{ level }} = 20 then 'API key'
-        when {{ level }} = 21 then 'principal'
-        when {{ level }} = 30 then 'provider project'
-        when {{ level }} = 40 then 'account'
-        when {{ level }} = 50 then 'provider, gateway, model or line item'
+        {%- for number, words in selector_levels().values() %}
+        when {{ level }} = {{ number }} then '{{ words }}'
+        {%- endfor %}
         when {{ level }} >= {{ claim_level() }} then 'tag'
     end
 {%- endmacro %}
@@ -52,9 +61,4 @@
         when 'month' then date_trunc('month', {{ usage_date }})::date
         when 'day' then {{ usage_date }}::date
     end
-{%- endmacro %}
-
-{# Joins a row that holds from `valid_from` (inclusive) to `valid_to` (exclusive) to rows with a usage date. #}
-{% macro holds_on(periods, usage_date) -%}
-    {{ usage_date }} >= {{ periods }}.valid_from and {{ usage_date }} < {{ periods }}.valid_to
 {%- endmacro %}

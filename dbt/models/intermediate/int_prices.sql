@@ -46,8 +46,7 @@ listed as (
         and identified.model_key = rates.model_key
         and identified.meter = rates.meter
         and rates.service_tier in (coalesce(identified.service_tier, 'standard'), 'standard')
-        and identified.usage_date >= rates.valid_from
-        and identified.usage_date < rates.valid_to
+        and {{ holds_on("rates", "identified.usage_date") }}
         and identified.context_above_tokens >= rates.context_above_tokens
         and identified.context_above_tokens < rates.context_up_to_tokens
         and (
@@ -97,8 +96,7 @@ long_contexts as (
     inner join thresholds
         on identified.provider = thresholds.provider
         and identified.model_key = thresholds.model_key
-        and identified.usage_date >= thresholds.valid_from
-        and identified.usage_date < thresholds.valid_to
+        and {{ holds_on("thresholds", "identified.usage_date") }}
         and identified.context_above_tokens >= thresholds.long_above_tokens
 )
 

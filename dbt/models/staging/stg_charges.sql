@@ -19,7 +19,7 @@ select
     charges.context_tier,
     charges.region,
 
-    coalesce(charges.charge_category, 'usage') as charge_category,
+    charges.charge_category,
     charges.line_item,
     charges.quantity,
     charges.quantity_unit,

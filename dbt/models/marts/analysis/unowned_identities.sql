@@ -11,7 +11,7 @@ with unsettled as (
         coalesce(resolved.is_split, false) as is_split,
         {{ sayable("provider") }} as sayable_provider,
         case
-            {%- for key, _, value, _, _ in durable_keys() %}
+            {%- for key, value, _, _ in durable_keys() %}
             when {{ value }} <> '' then '{{ key }}'
             {%- endfor %}
         end as map_key
@@ -27,7 +27,7 @@ recognised as (
     select
         *,
         case map_key
-            {%- for key, _, value, _, needs_provider in durable_keys() %}
+            {%- for key, value, _, needs_provider in durable_keys() %}
             when '{{ key }}' then concat(
                 '{',
                 {%- if needs_provider %}
@@ -38,7 +38,7 @@ recognised as (
             {%- endfor %}
         end as selector,
         case map_key
-            {%- for key, _, value, name, _ in durable_keys() %}
+            {%- for key, value, name, _ in durable_keys() %}
             when '{{ key }}' then {{ sayable("coalesce(nullif(" ~ name ~ ", ''), " ~ value ~ ")") }}
             {%- endfor %}
         end as name,
@@ -47,7 +47,7 @@ recognised as (
         or (
             not is_split
             and rule_level > case map_key
-                {%- for key, level, _, _, _ in durable_keys() %}
+                {%- for key, (level, _) in selector_levels().items() %}
                 when '{{ key }}' then {{ level }}
                 {%- endfor %}
             end
