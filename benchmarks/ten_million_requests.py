@@ -106,7 +106,8 @@ def make(lake: Lake, requests: int) -> None:
         parse=lambda *_: bill,
     )
     entry = settings.Entry(name="openai", type="openai", start_date=DAY)
-    ingest(Source(entry, written), Days(DAY, DAY), lake, settings.DEFAULT_ACTIVE_TAGS, DAY)
+    days = Days(DAY, DAY)
+    ingest(Source(entry, written), days, lake, settings.DEFAULT_ACTIVE_TAGS, days.start)
     warehouse.prepare(lake, settings.DEFAULT_ACTIVE_TAGS)
     owners = lake.home / "map"
     owners.mkdir()

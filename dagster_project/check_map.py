@@ -261,6 +261,7 @@ def _idle(build: duckdb.DuckDBPyConnection, owners: OwnershipMap) -> list[Idle]:
     }
     places = {service.name: service.place for service in owners.services.values()}
     places |= {team.rule: team.place for team in owners.teams.values()}
+    places |= {s.policy_rule: s.place for policy in owners.policies for s in policy.selectors}
     return [
         Idle(rule, place.row, rule not in cost_before, cost_before.get(rule))
         for rule, place in places.items()

@@ -7,8 +7,8 @@ Exit codes: 0 it worked, 1 it ran and something is wrong (the message says what)
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -19,10 +19,11 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from dagster_project import check_map, coverage, explain, settings, sources
+from dagster_project import check_map, closing, coverage, explain, settings, sources
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.lake import Lake
+from dagster_project.terminal import counted
 
 if TYPE_CHECKING:
     from dagster_project import pipeline
@@ -56,11 +57,20 @@ def run(
         datetime | None,
         typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day; today if left out."),
     ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this source; may stand several times. All if left out."),
+    ] = None,
+    accept_small_days: Annotated[
+        bool,
+        typer.Option("--accept-small-days", help="Replace finished days even by far fewer rows than usual."),
+    ] = False,
 ) -> None:
     """Pull the days of every source, then build, check and publish the warehouse.
 
-    The runs are recorded in the deployment's Dagster instance and show in its UI. A source that fails
-    keeps its old data; the others go on, and the exit code is 1.
+    Days that are in already are asked for again: one request per page, however old they are. The runs
+    are recorded in the deployment's Dagster instance and show in its UI. A source that fails keeps its
+    old data; the others go on, and the exit code is 1.
     """
     from dagster_project import pipeline  # noqa: PLC0415 - Dagster takes seconds to load
 
@@ -73,7 +83,11 @@ def run(
     try:
         with err.status("starting") as status:
             pulled = pipeline.run(
-                Days(first.date(), end) if first else None, end, lambda name: _tell(status, name)
+                Days(first.date(), end) if first else None,
+                end,
+                lambda name: _tell(status, name),
+                source or (),
+                accept_small_days=accept_small_days,
             )
     except pipeline.RunFailed as failed:
         if failed.pulled:
@@ -103,9 +117,21 @@ def _pulled(pulled: Sequence[pipeline.Pulled]) -> Table:
             pull.days,
             "\n".join(f"{rows:,} {kind}" for kind, rows in pull.rows.items()),
             *("" if usd is None else f"{usd:,.2f}" for usd in (pull.billed_cost, pull.reported_cost_usd)),
-            "\n".join(f"{count:,} {name.replace('_', ' ')}" for name, count in pull.counts.items() if count),
+            "\n".join(_beside(pull)),
         )
     return table
+
+
+def _beside(pull: pipeline.Pulled) -> Iterator[str]:
+    for name, count in pull.counts.items():
+        if count:
+            yield f"{count:,} {name.replace('_', ' ')}"
+    if pull.restated_records:
+        yield f"{counted(pull.restated_records, 'record')} restated"
+    for currency, amount in pull.restated_cost.items():
+        yield f"{amount:+,.2f} {currency} restated"
+    if pull.accepted:
+        yield f"accepted: {pull.accepted}"
 
 
 @app.command()
@@ -220,6 +246,121 @@ def explain_rows(
         typer.echo(explanation.to_json())
     else:
         explain.show(explanation, out)
+
+
+def _month(text: str) -> date:
+    try:
+        return closing.month_of(text)
+    except ValueError:
+        raise typer.BadParameter(f"`{text}` is not a month, as in 2026-10") from None
+
+
+Month = Annotated[date, typer.Argument(parser=_month, metavar="MONTH", help="A UTC month, as in 2026-10.")]
+Who = Annotated[
+    str | None,
+    typer.Option("--by", help="Who signs; the user of this machine if left out.", show_default=False),
+]
+
+
+@app.command()
+def close(
+    month: Month,
+    accept_unsettled: Annotated[
+        bool,
+        typer.Option("--accept-unsettled", help="Close although numbers may still move; needs --reason."),
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why; it is kept with the closing.")] = None,
+    by: Who = None,
+) -> None:
+    """Freeze a month and write its statement: what changes later is booked in the first open month.
+
+    Builds first; refuses (exit code 1) while days are missing, may still be restated or have no bill.
+    """
+    from dagster_project import pipeline  # noqa: PLC0415
+
+    if accept_unsettled and not (reason or "").strip():
+        raise typer.BadParameter("say why the numbers are good enough", param_hint="--reason")
+    lake = Lake.of_environment()
+    now = datetime.now(UTC)
+    closing.refuse_out_of_order(lake, month, now.date())
+    with err.status("starting") as status:
+        pipeline.build(lambda name: _tell(status, name))
+        doubts = closing.doubts(lake, month, sources.configured())
+        if doubts and not accept_unsettled:
+            raise closing.NotClosed(
+                month, doubts, "Pull those days again, or close with --accept-unsettled --reason WHY."
+            )
+        closed = closing.close(
+            lake,
+            month,
+            accepted=doubts,
+            reason=reason,
+            by=by,
+            now=now,
+            accounts=sources.load_settings().journal,
+            ownership_map=settings.ownership_folder(),
+        )
+        pipeline.build(lambda name: _tell(status, name))
+    _tell_closed(closed)
+
+
+def _tell_closed(closed: closing.Closed) -> None:
+    table = Table("account", "lines", "billed", title=f"{closed.month:%B %Y} is closed")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for bill in closed.totals.bills:
+        who = f"{bill.provider} {bill.account_id or ''}"
+        table.add_row(escape(who), f"{bill.lines:,}", f"{bill.billed_cost:,.2f} {bill.currency}")
+    out.print(table)
+    found = closed.totals
+    out.print(
+        f"billed {found.billed_usd:f} USD + estimated {found.estimated_usd:f} + corrections of closed months "
+        f"{found.corrections_usd:f} = {found.cost_usd:f}",
+        soft_wrap=True,
+    )
+    for doubt in closed.accepted:
+        err.print(f"[yellow]accepted:[/yellow] {escape(doubt)}", soft_wrap=True)
+    if not closed.has_journal:
+        err.print("no journal: sources.yaml names no accounts (`journal:`)")
+    out.print(f"signed {escape(str(closed.folder))}", soft_wrap=True)
+
+
+@app.command()
+def reopen(
+    month: Month,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with what was signed.")],
+    by: Who = None,
+) -> None:
+    """Let the last closed month move again. What was signed is kept; tell those who hold a copy of it."""
+    from dagster_project import pipeline  # noqa: PLC0415
+
+    if not reason.strip():
+        raise typer.BadParameter("say why", param_hint="--reason")
+    lake = Lake.of_environment()
+    kept = closing.reopen(lake, month, reason=reason, by=by, now=datetime.now(UTC))
+    err.print(
+        f"[bold red]{month:%B %Y} is open again:[/bold red] its numbers move with the next build. What was "
+        f"signed is kept in {escape(str(kept))}; tell those who have the statement, and close it again.",
+        soft_wrap=True,
+    )
+    with err.status("starting") as status:
+        pipeline.build(lambda name: _tell(status, name))
+
+
+@app.command("journal")
+def print_journal(month: Month) -> None:
+    """Print the general-ledger journal of a closed month as CSV: balanced, to the cent."""
+    accounts = sources.load_settings().journal
+    if accounts is None:
+        raise ConfigError(
+            str(settings.sources_file()), ["there are no accounts to book to; add a section `journal:`"]
+        )
+    lake = Lake.of_environment()
+    if month not in closing.closed_months(lake):
+        raise closing.NotClosed(month, ["it is not closed, so it has no statement"], "Close it first.")
+    with lake.scratch() as scratch:
+        closing.write_journal(lake.closed / f"{month:%Y-%m}", month, accounts, scratch / "journal.csv")
+        typer.echo((scratch / "journal.csv").read_text(encoding="utf-8"), nl=False)
 
 
 @app.command()

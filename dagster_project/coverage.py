@@ -1,4 +1,5 @@
-"""How much of the latest month is known badly: money without an owner, claimed by another team, or untagged.
+"""How much of the latest month is known badly: money without an owner, claimed by another team, untagged, or
+billed for no reason that the usage report and our prices know.
 
 Missing knowledge never blocks publication. It is told after it, with the share, the threshold of sources.yaml
 (`coverage:`), those who make up most of it, and what to edit.
@@ -21,6 +22,8 @@ CHECKS: Mapping[str, str] = {
     "unowned_share": "How much of the latest month's cost has no owner.",
     "conflict_share": "How much of the latest month's cost tags claim for another team than pays it.",
     "untagged_share": "How much of the latest month's cost lacks the tags that sources.yaml expects.",
+    "unexplained_share": "How much of the latest month is billed without usage, or used without a bill.",
+    "mispriced_share": "How far the latest month's bill is from our prices, as a share of its cost.",
 }
 """The checks, named as in sources.yaml, and what each tells."""
 
@@ -68,6 +71,14 @@ where date_trunc('month', usage_date) = $month and tag_key = $tag_key
 group by team, gateway, gateway_key_id
 """
 
+# Amounts of both signs are differences, and must not hide each other.
+_OF_THE_BILL = """
+select concat_ws(' ', provider, account_id, '-', evidence), $remedy, sum(abs(amount_usd))
+from reconciliation_causes
+where date_trunc('month', usage_date) = $month and delta = 'billed minus usage' and cause = $cause
+group by all
+"""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -113,6 +124,22 @@ def _questions(thresholds: Coverage) -> Iterator[_Question]:
     for tag_key, threshold in thresholds.untagged_share.items():
         untagged = f"lacks the tag `{tag_key}`"
         yield _Question("untagged_share", tag_key, untagged, _UNTAGGED, threshold, {"tag_key": tag_key})
+    yield _Question(
+        "unexplained_share",
+        "unexplained",
+        "has no explanation in the usage report",
+        _OF_THE_BILL,
+        thresholds.unexplained_share,
+        {"cause": "unexplained", "remedy": "see reconciliation_by_key, and ask the provider"},
+    )
+    yield _Question(
+        "mispriced_share",
+        "mispriced",
+        "is above or below our prices",
+        _OF_THE_BILL,
+        thresholds.mispriced_share,
+        {"cause": "price", "remedy": "write what you agreed on into contract_prices.csv"},
+    )
 
 
 def _finding(

@@ -65,13 +65,13 @@ class Explanation:
     """Dollars and what they are made of. Every part divides `cost_usd` anew, except as said.
 
         by_basis      billed, rated_usage, ...: where the money comes from
-        owners        rule, its place, and the selector that decided
+        owners        rule or policy, its place, and the selector that decided
         not_deciding  what else matched, and why it lost; several may have matched the same dollars
-        splits        shares of the services that several teams pay; of nothing else
+        splits        shares of the services and lines of the bill that several teams pay; of nothing else
         charges       lines of the bill: what they bill, what is here of it; their sum is what is `billed`
         cells         the provider's own usage: what is here of it and of its cost; `share` is of its cost
         requests      through which gateway and key, and how their requests were found
-        identities    what it was recognised by
+        identities    what it was recognised by; both are of nothing that a policy allocates
 
     `cost_usd` is None where nothing has a price.
     """
@@ -363,6 +363,7 @@ PARTS: Mapping[str, str] = {
             charges.provider_project_id, charges.api_key_id, charges.model, charges.meter,
             charges.charge_category, charges.line_item,
             charges.billed_cost as charge_billed_cost, charges.currency as charge_currency,
+            charges.billed_usd as charge_billed_usd,
             string_agg(distinct here.charge_match, ', ' order by here.charge_match) as charge_match,
             sum(here.cost_usd) as cost_usd
         from here
@@ -396,6 +397,7 @@ PARTS: Mapping[str, str] = {
         select request_match, gateway, gateway_key_id, {_one("gateway_key_name")},
             sum(quantity) filter (where meter = 'requests') as requests, sum(cost_usd) as cost_usd
         from here
+        where request_match <> 'by policy'
         group by request_match, gateway, gateway_key_id
     """,
     "identities": """
@@ -452,9 +454,10 @@ def _owner(row: Row) -> Iterator[str | None]:
     if row["rule"] is None:
         yield f"{row['team']}: no rule of the map owns it"
         return
-    yield f"{row['team']}: {row['rule']} ({row['rule_place']}) {row['selector'] or ''}"
+    selector = f" {row['selector']}" if row["selector"] else ""
+    yield f"{row['team']}: {row['rule']} ({row['rule_place']}){selector}"
     yield f"by {row['owner_evidence']}"
-    if row["owner_place"] != row["rule_place"]:
+    if row["owner_place"] not in (None, row["rule_place"]):
         yield f"owner says {row['owner_place']}"
 
 
@@ -472,7 +475,7 @@ def _split(row: Row) -> Iterator[str | None]:
 
 
 def _charge(row: Row) -> Iterator[str | None]:
-    yield f"of {usd(row['charge_billed_cost'])}"
+    yield f"of {usd(row['charge_billed_usd'])}"
     said = row["line_item"] or row["meter"] or ""
     yield from (str(row["usage_date"]), row["provider"], said)
     yield row["model"] if row["model"] and row["model"] not in said else None

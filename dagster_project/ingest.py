@@ -1,10 +1,11 @@
 """One pull: from what a source says to the day files of the lake.
 
     fetch ─▶ parse ─▶ staged Parquet ─▶ checked, one row per record ─▶ rolled up ─▶ every day replaced
-                └──▶ names, merged with those seen before
+                └──▶ names, merged with those seen before    └──▶ compared with what the lake holds:
+                                                                  the ledger of restatements
 
-Nothing in the lake changes before all of it has been fetched, parsed and checked; then each asked
-day is replaced by what the source says now, including by nothing.
+Nothing in the lake changes before all of it has been fetched, parsed, checked and compared; then each
+asked day is replaced by what the source says now, including by nothing, in one commit.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from shutil import copyfile
 
 import duckdb
 import polars as pl
 
-from dagster_project import rollup
+from dagster_project import pulled_days, restatements, rollup, settings, small_days
 from dagster_project.days import Days
 from dagster_project.errors import ContractError, SourceError
-from dagster_project.lake import Lake, replace_file, replace_folder
+from dagster_project.lake import Lake
 from dagster_project.names import NO_NAMES, with_listed
 from dagster_project.records import COLUMNS, METERS, QUANTITIES, TAGS, Kind
+from dagster_project.small_days import SmallDay
 from dagster_project.sources import Name, Records, Source
 
 MEMORY_LIMIT = "2GB"
@@ -51,32 +55,48 @@ class DayOfKind:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished pull. `counts` holds the source's own figures and `duplicates dropped`."""
+    """A finished pull. `counts` holds the source's own figures and `duplicates dropped`; `accepted` are
+    days with far fewer rows than expected.
+    """
 
     source: str
     days: Days
     by_day: Sequence[DayOfKind]
     counts: Mapping[str, int]
+    restated: restatements.Restated
+    accepted: Sequence[SmallDay]
 
     def rows(self, kind: Kind) -> int:
         return sum(part.rows for part in self.by_day if part.kind == kind)
 
 
-def ingest(source: Source, days: Days, lake: Lake, active_tags: Sequence[str], seen_date: date) -> Report:
-    """Pull `days` of `source` and replace them in the lake. `seen_date` is the UTC day of the pull itself.
+def ingest(
+    source: Source,
+    days: Days,
+    lake: Lake,
+    active_tags: Sequence[str],
+    instant: datetime,
+    guards: settings.Guards = settings.DEFAULT_GUARDS,
+    *,
+    accept_small_days: bool = False,
+) -> Report:
+    """Pull `days` of `source` and replace them in the lake. `instant` is that of the pull itself,
+    with its time zone.
 
-    Raises SourceError (the source could not be read), ContractError (its records break the schema);
-    in both cases the lake is as it was.
+    Raises SourceError (the source could not be read, or finished days have far fewer rows than expected
+    and that is not accepted), ContractError (its records break the schema); the lake is as it was then.
     """
+    pulled_at = instant.astimezone(UTC).replace(tzinfo=None)
     pulling = lake.locked(f"pull-{source.name}")  # an older answer must not replace a newer one
     with pulling, lake.scratch() as scratch, _connection(scratch) as connection:
+        lake.wait_for_commit()
         raw = scratch / "raw"
         raw.mkdir()
         source.module.fetch(source.entry, days, raw)
         parsed = source.module.parse(source.entry, days, raw, connection)
         _refuse_to_forget(source.name, parsed.days_without_files, lake)
         counts = Counter(parsed.counts)
-        finished: list[tuple[Path, Path]] = []
+        finished: dict[Path, Path] = {}
         by_day: list[DayOfKind] = []
         for kind in source.module.KINDS:
             staged = scratch / f"{kind}.parquet"
@@ -87,29 +107,93 @@ def ingest(source: Source, days: Days, lake: Lake, active_tags: Sequence[str], s
                 checked = _check(connection, source.name, kind, files)
                 by_day += checked
                 counts["duplicates dropped"] += sum(delivered[part.day] - part.rows for part in checked)
-                finished += [(file, lake.records(kind, source.name, day)) for day, file in files.items()]
+                finished |= {lake.records(kind, source.name, day): file for day, file in files.items()}
                 if kind in rollup.KINDS:
                     folder = scratch / f"{kind}-{batch[0]}-rollup"
                     with rollup.rolled_up(connection, list(files.values()), active_tags) as rows:
                         rolled = _write_days(connection, rows, batch, folder)
-                    finished += [(file, lake.rollup(kind, source.name, day)) for day, file in rolled.items()]
-        named = _names(source.name, parsed.names, seen_date, lake, scratch)
-        finished.append((named, lake.names(source.name)))
+                    finished |= {lake.rollup(kind, source.name, day): file for day, file in rolled.items()}
+        small = _small_days(connection, source.name, by_day, lake, pulled_at.date(), guards)
+        if small and not accept_small_days:
+            raise small_days.refused(source.name, days, small)
+        pull_id = restatements.next_pull_id(lake, source.name, pulled_at)
+        ledger = scratch / "restatements.parquet"
+        compared = _comparable(finished, source.name, lake)
+        restated = restatements.write(connection, compared, pulled_at, pull_id, ledger)
+        if restated.records:
+            finished[lake.restatements(source.name, pull_id)] = ledger
+        finished |= _merged(source.name, by_day, parsed.names, pulled_at, lake, scratch)
+        if source.module.KEEPS_RAW:
+            finished[lake.raw(source.name, days)] = raw
         with lake.locked("warehouse"):  # a build reads all days or none of them
-            for new, place in finished:
-                replace_file(new, place)
-            if source.module.KEEPS_RAW:
-                replace_folder(raw, lake.raw(source.name, days))
-    return Report(source.name, days, by_day, dict(counts))
+            lake.commit(finished, scratch)
+    return Report(source.name, days, by_day, dict(counts), restated, small)
 
 
-def _names(source: str, listed: Collection[Name], seen_date: date, lake: Lake, scratch: Path) -> Path:
-    """The source's names, as a new file: those in the lake and those that were listed."""
-    kept = lake.names(source)
-    known = pl.read_parquet(kept) if kept.exists() else NO_NAMES
-    file = scratch / "names.parquet"
-    with_listed(known, source, listed, seen_date).write_parquet(file)
-    return file
+def _merged(
+    source: str,
+    by_day: Sequence[DayOfKind],
+    listed: Collection[Name],
+    pulled_at: datetime,
+    lake: Lake,
+    scratch: Path,
+) -> dict[Path, Path]:
+    """New files, by place, of what the lake keeps of all pulls of the source: its days and its names."""
+    rows = [(part.kind, part.day, part.rows) for part in by_day]
+    days = _kept(lake.pulled_days(source), pulled_days.NO_DAYS)
+    names = _kept(lake.names(source), NO_NAMES)
+    merged = {
+        lake.pulled_days(source): pulled_days.with_pulled(days, source, rows, pulled_at),
+        lake.names(source): with_listed(names, source, listed, pulled_at.date()),
+    }
+    files = {place: scratch / f"{place.parent.name}.parquet" for place in merged}
+    for place, file in files.items():
+        merged[place].write_parquet(file)
+    return files
+
+
+def _kept(file: Path, nothing: pl.DataFrame) -> pl.DataFrame:
+    return pl.read_parquet(file) if file.exists() else nothing
+
+
+def _comparable(finished: Mapping[Path, Path], source: str, lake: Lake) -> dict[Path, Path]:
+    """Those of the finished files that the ledger tells the changes of."""
+    folders = {lake.records_of(kind, source) for kind in restatements.KINDS}
+    return {place: file for place, file in finished.items() if place.parent in folders}
+
+
+def _small_days(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    by_day: Sequence[DayOfKind],
+    lake: Lake,
+    today: date,
+    guards: settings.Guards,
+) -> list[SmallDay]:
+    """The finished days of a pull that have far fewer rows than the lake says they should."""
+    known = _kept(lake.pulled_days(source), pulled_days.NO_DAYS)
+    found = []
+    for kind, parts in groupby(by_day, key=attrgetter("kind")):
+        pulled = {part.day: part.rows for part in parts}
+        first = min(pulled) - timedelta(days=small_days.COMPARED_DAYS)
+        held = _rows_held(connection, kind, source, Days(first, max(pulled)), lake)
+        last_pulled = pulled_days.last_pulled(known, kind)
+        whole = {
+            day for day in held if day in last_pulled and small_days.is_finished(day, last_pulled[day].date())
+        }
+        found += small_days.of_kind(kind, pulled, held, whole, today, guards.smallest_day_share)
+    return found
+
+
+def _rows_held(
+    connection: duckdb.DuckDBPyConnection, kind: Kind, source: str, days: Days, lake: Lake
+) -> dict[date, int]:
+    """Rows of those `days` that are in the lake, from the files' footers."""
+    files = [str(file) for day in days if (file := lake.records(kind, source, day)).exists()]
+    if not files:
+        return {}
+    rows = connection.execute("select file_name, num_rows from parquet_file_metadata(?)", [files]).fetchall()
+    return {date.fromisoformat(Path(file).stem): count for file, count in rows}
 
 
 def _refuse_to_forget(source: str, days: Collection[date], lake: Lake) -> None:
@@ -269,6 +353,9 @@ def _check(
         "`currency` is null": f"count(*) filter ('{kind}' = 'charge' and currency is null)",
         "`charge_category` is null": f"count(*) filter ('{kind}' = 'charge' and charge_category is null)",
         "`requests` is null": f"count(*) filter ('{kind}' = 'request' and requests is null)",
+        # A gateway may log what it likes (LiteLLM did of Gemini's); its module counts such requests.
+        "`reasoning_tokens` are more than the `output_tokens` that include them": "count(*) filter "
+        f"('{kind}' = 'usage' and reasoning_tokens > coalesce(output_tokens, 0))",
         "money or charge text on a record that is no charge": "count(*) filter "
         f"('{kind}' <> 'charge' and coalesce(billed_cost::varchar, currency, line_item) is not null)",
     }

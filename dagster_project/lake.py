@@ -5,23 +5,35 @@
       lake/records/<kind>/<source>/<day>.parquet
       lake/rollups/<kind>/<source>/<day>.parquet
       lake/names/<source>.parquet         what its listings have called things, and since when
+      lake/pulled_days/<source>.parquet   when each of its days was pulled
+      lake/restatements/<source>/<pull_id>.parquet
+                                          what the pull changed of days that were loaded before
       lake/<table>.parquet                ownership map and rate card, as tables
       build/warehouse.duckdb              dbt's private file
       build/passed                        there while that may be published
       warehouse.duckdb                    the published file: read-only, replaced whole
       dagster/                            the Dagster instance
+      commit/                             the files of one pull, on their way to their places
+      closed/<month>/                     a month that is closed: its allocations, statement and journal
+      reopened/<month>.<n>/               what was closed before, kept as a trace
       locks/<what>                        held by the process that works on it
 
 A file is written beside its place and renamed over it, so a reader or a crash sees the old or the
 new one, never half of one. What must not change in between is done under a lock.
+
+Files that belong together are replaced by a commit: finished and on disk, they are gathered in one
+folder, which becomes `commit/` by one rename. From then on all of them count as replaced; each is
+renamed to its place, by this process or by whoever next takes the lock `warehouse`.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -33,6 +45,9 @@ from dagster_project import settings
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError
 from dagster_project.records import Kind
+
+_MANIFEST = "places.json"
+"""In a commit: where each of its numbered files and folders goes, below the home."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,11 @@ class Lake:
         return self.home / "raw" / source / f"{days.first}..{days.last}"
 
     def records(self, kind: Kind, source: str, day: date) -> Path:
-        return self.root / "records" / kind / source / f"{day}.parquet"
+        return self.records_of(kind, source) / f"{day}.parquet"
+
+    def records_of(self, kind: Kind, source: str) -> Path:
+        """The folder of the source's days."""
+        return self.root / "records" / kind / source
 
     def rollup(self, kind: Kind, source: str, day: date) -> Path:
         return self.root / "rollups" / kind / source / f"{day}.parquet"
@@ -78,20 +97,41 @@ class Lake:
     def names(self, source: str) -> Path:
         return self.root / "names" / f"{source}.parquet"
 
+    def pulled_days(self, source: str) -> Path:
+        return self.root / "pulled_days" / f"{source}.parquet"
+
+    def restatements(self, source: str, pull_id: str) -> Path:
+        return self.restatements_of(source) / f"{pull_id}.parquet"
+
+    def restatements_of(self, source: str) -> Path:
+        """The folder of the source's pulls that changed something."""
+        return self.root / "restatements" / source
+
     def table(self, name: str) -> Path:
         return self.root / f"{name}.parquet"
 
+    @property
+    def closed(self) -> Path:
+        """The folder of the closed months, one folder each, named like 2026-10."""
+        return self.home / "closed"
+
+    @property
+    def reopened(self) -> Path:
+        return self.home / "reopened"
+
     def days_of(self, kind: Kind, source: str) -> list[date]:
         """The days of `source` that are in the lake, in order."""
-        folder = self.root / "records" / kind / source
-        return sorted(date.fromisoformat(file.stem) for file in folder.glob("*.parquet"))
+        return sorted(
+            date.fromisoformat(file.stem) for file in self.records_of(kind, source).glob("*.parquet")
+        )
 
     @contextmanager
     def locked(self, what: str, *, wait: bool = True) -> Iterator[TextIO]:
         """Be the only process that works on `what`; yields the open lock, which holds this process's id.
 
         The kernel lets go of it when the last process that has it open ends, however it ends. Without
-        `wait`, raises Busy when another process has it. Not to be nested for the same `what`.
+        `wait`, raises Busy when another process has it. Not to be nested for the same `what`. Whoever
+        has `warehouse` finds no commit half done.
         """
         folder = self.home / "locks"
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +142,63 @@ class Lake:
                 lock.seek(0)
                 raise Busy(self, lock.read()) from None
             sign(lock, os.getpid())
+            if what == "warehouse":
+                self._finish_commit()
             yield lock
+
+    def commit(self, replaced: Mapping[Path, Path], scratch: Path) -> None:
+        """Put finished files and folders at their places (by place): all of them or, if this raises, none.
+
+        What is new is in `scratch`, a folder of this lake's. Called with the lock `warehouse`. Raises
+        OSError; after a failure that came too late for none, whoever has the lock next does the rest.
+        """
+        gathered = scratch / "commit"
+        gathered.mkdir()
+        manifest = {}
+        for number, (place, new) in enumerate(replaced.items()):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.parent.stat().st_dev != gathered.stat().st_dev:
+                # Found out later, it would stop everybody who writes.
+                raise OSError(errno.EXDEV, "not on the disk of the deployment", str(place.parent))
+            for entry in (new, *new.rglob("*")):
+                _sync(entry)
+            new.rename(gathered / str(number))
+            manifest[str(number)] = str(place.relative_to(self.home))
+        (gathered / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+        _sync(gathered / _MANIFEST)
+        _sync(gathered)
+        gathered.rename(self._commit)
+        _sync(self.home)
+        self._finish_commit()
+
+    def wait_for_commit(self) -> None:
+        """Wait until no commit is half done. Who has the lock of a source's pulls may read its files then."""
+        if self._commit.exists():
+            with self.locked("warehouse"):
+                pass
+
+    @property
+    def _commit(self) -> Path:
+        return self.home / "commit"
+
+    def _finish_commit(self) -> None:
+        """Each step may be done twice, so that a process can be killed after any of them."""
+        manifest = self._commit / _MANIFEST
+        if manifest.exists():
+            places = {
+                self._commit / number: self.home / place
+                for number, place in json.loads(manifest.read_text(encoding="utf-8")).items()
+            }
+            for new, place in places.items():
+                if not new.exists():
+                    continue
+                if new.is_dir() and place.exists():  # a rename replaces no folder that holds something
+                    place.rename(new.with_suffix(".old"))
+                new.rename(place)
+            for folder in {place.parent for place in places.values()}:
+                _sync(folder)
+        if self._commit.exists():
+            shutil.rmtree(self._commit)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -149,10 +245,9 @@ def _is_alive(process: int) -> bool:
 def replace_file(new: Path, place: Path) -> None:
     """Put the finished file `new` at `place`, atomically and durably; both are on one disk."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    with new.open("rb") as handle:
-        os.fsync(handle.fileno())
+    _sync(new)
     new.replace(place)
-    _sync_folder(place.parent)
+    _sync(place.parent)
 
 
 def replace_folder(new: Path, place: Path) -> None:
@@ -162,11 +257,23 @@ def replace_folder(new: Path, place: Path) -> None:
         old = Path(mkdtemp(dir=new.parent))
         place.replace(old / "old")
     new.replace(place)
-    _sync_folder(place.parent)
+    _sync(place.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def add_folder(new: Path, place: Path) -> None:
+    """Put the finished folder `new` at `place`, where nothing is yet: atomically and durably."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for file in new.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    new.rename(place)
+    _sync(place.parent)
+
+
+def _sync(place: Path) -> None:
+    """Have a file's content, or a folder's names, on disk."""
+    handle = os.open(place, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

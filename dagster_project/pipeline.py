@@ -13,12 +13,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._utils.error import SerializableErrorInfo
@@ -29,6 +30,8 @@ from dagster_project import settings, sources
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.lake import Lake, sign
+from dagster_project.small_days import ACCEPT_TAG
+from dagster_project.sources import Source
 
 COMMAND_TAG = "chargeback/command"
 """Marks the runs of the console command among those of the daemon."""
@@ -40,7 +43,11 @@ SPARE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull put into the lake: rows by kind, money (None where nothing says any), its own counts."""
+    """What a pull put into the lake: rows by kind, money (None where nothing says any), its own counts.
+
+    What was restated are records and, by currency, the change of their billed cost; `accepted` tells the
+    small days that were accepted, and is None where there were none.
+    """
 
     source: str
     days: str
@@ -48,6 +55,9 @@ class Pulled:
     billed_cost: Decimal | None
     reported_cost_usd: Decimal | None
     counts: Mapping[str, int]
+    restated_records: int
+    restated_cost: Mapping[str, Decimal]
+    accepted: str | None
 
 
 @dataclass(frozen=True)
@@ -99,15 +109,23 @@ def instance(lake: Lake) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(home))
 
 
-def run(days: Days | None, today: date, progress: Callable[[str], None]) -> Sequence[Pulled]:
+def run(
+    days: Days | None,
+    today: date,
+    progress: Callable[[str], None],
+    names: Collection[str] = (),
+    *,
+    accept_small_days: bool = False,
+) -> Sequence[Pulled]:
     """Pull `days` of every source, then build, check and publish the warehouse. Returns what was pulled.
 
-    Without `days` each source's own look-back up to `today` is pulled, as the daily schedules do. A
-    source that fails keeps its old data and does not hold the others back. `progress` is told the
-    name of each step when it starts. Raises RunFailed at the end if any step failed.
+    Without `days` each source's own look-back up to `today` is pulled, as the daily schedules do; with
+    `names` only those sources are. A source that fails keeps its old data and does not hold the others
+    back. `progress` is told the name of each step when it starts. Raises RunFailed at the end if any
+    step failed, ConfigError before anything is started.
     """
     pulls = {}
-    for source in sources.configured().values():
+    for source in _named(names):
         pulled = source.days_of(days) if days else source.look_back(today)
         if pulled is not None:
             pulls[source.name] = pulled
@@ -117,20 +135,34 @@ def run(days: Days | None, today: date, progress: Callable[[str], None]) -> Sequ
             str(settings.sources_file()),
             [f"no source has days {'in ' + str(days) if days else 'up to ' + str(today)}; add one"],
         )
-    return _execute(pulls, progress)
+    return _execute(pulls, progress, {ACCEPT_TAG: "true"} if accept_small_days else {})
+
+
+def _named(names: Collection[str]) -> list[Source]:
+    """The configured sources of these names; all of them without any."""
+    configured = sources.configured()
+    if unknown := [name for name in names if name not in configured]:
+        raise ConfigError(
+            str(settings.sources_file()),
+            [f"there is no source `{name}`; {settings.nearest(name, list(configured))}" for name in unknown],
+        )
+    return [source for name, source in configured.items() if name in names or not names]
 
 
 def build(progress: Callable[[str], None]) -> None:
     """Build, check and publish the warehouse from what the lake holds. Raises RunFailed."""
-    _execute({}, progress)
+    _execute({}, progress, {})
 
 
-def _execute(pulls: Mapping[str, Days], progress: Callable[[str], None]) -> Sequence[Pulled]:
+def _execute(
+    pulls: Mapping[str, Days], progress: Callable[[str], None], tags: Mapping[str, str]
+) -> Sequence[Pulled]:
+    """`tags` are those of the runs that pull."""
     lake = Lake.of_environment()
     try:
         with lake.locked("command", wait=False), _files_kept_open(), instance(lake) as recorded:
             _bury_the_dead(recorded, of_commands=True)
-            steps = list(_steps(recorded, pulls, progress))
+            steps = list(_steps(recorded, pulls, progress, tags))
     except OperationalError as error:
         raise Unrecorded(lake, error) from None
     pulled = [step.pulled for step in steps if step.pulled is not None]
@@ -140,7 +172,10 @@ def _execute(pulls: Mapping[str, Days], progress: Callable[[str], None]) -> Sequ
 
 
 def _steps(
-    recorded: dg.DagsterInstance, pulls: Mapping[str, Days], progress: Callable[[str], None]
+    recorded: dg.DagsterInstance,
+    pulls: Mapping[str, Days],
+    progress: Callable[[str], None],
+    tags: Mapping[str, str],
 ) -> Iterator[Step]:
     # Loading the definitions parses the dbt project: only those who run need it.
     from dagster_project.definitions import defs  # noqa: PLC0415
@@ -150,7 +185,7 @@ def _steps(
     loaded = defs()
     for source, days in pulls.items():
         progress(f"{source} {days}")
-        yield _run(loaded, recorded, f"{source} {days}", [dg.AssetKey(source)], range_tags(days))
+        yield _run(loaded, recorded, f"{source} {days}", [dg.AssetKey(source)], {**range_tags(days), **tags})
     progress("ownership map and rate card")
     known = [dg.AssetKey("ownership_map"), dg.AssetKey("rate_card")]
     knowledge = _run(loaded, recorded, "ownership map and rate card", known, {})
@@ -260,7 +295,7 @@ def _run(
 def _pulled(source: str, told: Mapping[str, dg.MetadataValue]) -> Pulled:
     """What the metadata of a pull say, as `defs/pulls.py` writes them."""
 
-    def group(prefix: str) -> dict[str, int]:
+    def group(prefix: str) -> dict[str, Any]:
         return {
             name.removeprefix(prefix): found.value for name, found in told.items() if name.startswith(prefix)
         }
@@ -269,7 +304,17 @@ def _pulled(source: str, told: Mapping[str, dg.MetadataValue]) -> Pulled:
         name: Decimal(told[name].value) if name in told else None
         for name in ("billed_cost", "reported_cost_usd")
     }
-    return Pulled(source, told["days"].value, group("rows/"), counts=group("counts/"), **money)
+    restated = group("restated/billed_cost/")
+    return Pulled(
+        source,
+        told["days"].value,
+        group("rows/"),
+        counts=group("counts/"),
+        restated_records=told["restated/records"].value,
+        restated_cost={currency: Decimal(amount) for currency, amount in restated.items()},
+        accepted=told["accepted_small_days"].value if "accepted_small_days" in told else None,
+        **money,
+    )
 
 
 def _readable(cause: SerializableErrorInfo) -> str:

@@ -202,6 +202,10 @@ class Coverage(Strict):
     """Paid by another team than the one that the tags name."""
     untagged_share: dict[str, Share] = {}
     """Without the tag, by active tag key; tags that are not named are expected of nobody."""
+    unexplained_share: Share = Decimal("0.02")
+    """Billed without usage, or used without a bill."""
+    mispriced_share: Share = Decimal("0.05")
+    """Billed above or below our prices."""
     stale_after_days: int = Field(default=60, ge=1)
     """A rule that matched nothing in so many days of data is in `stale_rules`."""
     new_after_days: int = Field(default=7, ge=1)
@@ -211,6 +215,35 @@ class Coverage(Strict):
 DEFAULT_COVERAGE = Coverage()
 
 
+class Guards(Strict):
+    """What no bill of a working source looks like: beyond it, nothing is published or replaced."""
+
+    smallest_day_share: Share = Decimal("0.1")
+    """Of the usual number of rows that a day has to have, to replace a day that has more."""
+    price_factor: Decimal = Field(default=Decimal(50), gt=1, max_digits=9, decimal_places=2)
+    """Times that a day's billed price of a meter may be above or below the one that is known."""
+    unpriced_share: Share = Decimal("0.25")
+    """Of a month's tokens that no bill pays and no price rates."""
+
+
+DEFAULT_GUARDS = Guards()
+
+
+class Journal(Strict):
+    """Accounts of the general ledger that a closed month is booked to."""
+
+    expense_account: str = Field(min_length=1)
+    """Debited for what teams pay."""
+    payable_account: str = Field(min_length=1)
+    """Credited for what providers bill."""
+    accrual_account: str = Field(min_length=1)
+    """Credited for what was closed before its bill was in."""
+    expense_accounts: dict[str, str] = {}
+    """By team, where it is another: e.g. the asset account of the team that keeps prepaid credits."""
+    payable_accounts: dict[str, str] = {}
+    """By provider, where it is another."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """`sources.yaml`, validated. Made by `load`."""
@@ -218,6 +251,8 @@ class Settings:
     entries: Mapping[str, Entry]
     active_tags: tuple[str, ...]
     coverage: Coverage
+    guards: Guards
+    journal: Journal | None
 
 
 class _Loader(yaml.SafeLoader):
@@ -236,6 +271,8 @@ class _Document(Strict):
     sources: dict[str, dict[str, Any]]
     active_tags: tuple[str, ...] = DEFAULT_ACTIVE_TAGS
     coverage: Coverage = DEFAULT_COVERAGE
+    guards: Guards = DEFAULT_GUARDS
+    journal: Journal | None = None
 
 
 def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
@@ -250,7 +287,7 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
 
     entries: dict[str, Entry] = {}
     problems = [
-        f"coverage.untagged_share: `{key}` is not one of active_tags; {_nearest(key, top.active_tags)}"
+        f"coverage.untagged_share: `{key}` is not one of active_tags; {nearest(key, top.active_tags)}"
         for key in top.coverage.untagged_share
         if key not in top.active_tags
     ]
@@ -280,10 +317,11 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
             problems.append(str(error))
     if problems:
         raise ConfigError(str(path), problems)
-    return Settings(entries, top.active_tags, top.coverage)
+    return Settings(entries, top.active_tags, top.coverage, top.guards, journal=top.journal)
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """What to say after a name that is not `known`."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean `{near[0]}`?" if near else f"those are {', '.join(known)}"
 

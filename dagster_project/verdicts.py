@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -12,7 +13,7 @@ from dagster_project.errors import ChargebackError
 from dagster_project.terminal import plain
 
 ROWS_SHOWN = 3
-LONGEST_VALUE = 120
+LONGEST_VALUE = 300
 
 
 @dataclass(frozen=True)
@@ -67,5 +68,7 @@ def _rows(build: duckdb.DuckDBPyConnection, sql: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = plain(str(value))
+    text = plain(f"{value:f}" if isinstance(value, Decimal) else str(value))
+    if isinstance(value, Decimal) and "." in text:
+        text = text.rstrip("0").rstrip(".")
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

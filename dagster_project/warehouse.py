@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,12 +16,13 @@ from decimal import Decimal
 import duckdb
 import polars as pl
 
-from dagster_project import rollup, settings
+from dagster_project import closing, pulled_days, restatements, rollup, settings
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.ingest import empty_records
 from dagster_project.lake import Lake, replace_file
 from dagster_project.names import NO_NAMES
 from dagster_project.records import KINDS, METERS
+from dagster_project.sources import declared
 
 EMPTY = "_empty"
 """A source folder with one file without rows, so that a kind that nobody yields is still a table."""
@@ -45,9 +46,15 @@ def refuse_forgotten_sources(lake: Lake, configured: Collection[str]) -> None:
 
 
 def prepare(
-    lake: Lake, active_tags: Sequence[str], coverage: settings.Coverage = settings.DEFAULT_COVERAGE
+    lake: Lake,
+    active_tags: Sequence[str],
+    coverage: settings.Coverage = settings.DEFAULT_COVERAGE,
+    guards: settings.Guards = settings.DEFAULT_GUARDS,
+    entries: Iterable[settings.Entry] = (),
 ) -> None:
-    """Write the small tables that dbt reads beside the records: meters, active tags, windows, empty kinds."""
+    """Write the small tables that dbt reads beside the records: meters, tags, thresholds, what
+    `entries` declare, empty kinds.
+    """
     write_tables(
         lake,
         {
@@ -56,13 +63,22 @@ def prepare(
                 schema={"meter": pl.String, "unit": pl.String},
                 orient="row",
             ),
+            **closing.tables(lake),
+            **declared.tables(entries),
             "active_tags": pl.DataFrame({"tag_key": list(active_tags)}, schema={"tag_key": pl.String}),
-            "windows": pl.DataFrame(
+            "thresholds": pl.DataFrame(
                 {
                     "stale_after_days": [coverage.stale_after_days],
                     "new_after_days": [coverage.new_after_days],
+                    "price_factor": [guards.price_factor],
+                    "unpriced_share": [guards.unpriced_share],
                 },
-                schema={"stale_after_days": pl.Int64, "new_after_days": pl.Int64},
+                schema={
+                    "stale_after_days": pl.Int64,
+                    "new_after_days": pl.Int64,
+                    "price_factor": pl.Decimal(9, 2),
+                    "unpriced_share": pl.Decimal(9, 8),
+                },
             ),
         },
     )
@@ -78,6 +94,11 @@ def prepare(
             replace_file(records, lake.root / "records" / kind / EMPTY / "none.parquet")
         NO_NAMES.write_parquet(scratch / "names.parquet")
         replace_file(scratch / "names.parquet", lake.names(EMPTY))
+        pulled_days.NO_DAYS.write_parquet(scratch / "pulled_days.parquet")
+        replace_file(scratch / "pulled_days.parquet", lake.pulled_days(EMPTY))
+        restatements.empty(connection, scratch / "restatements.parquet")
+        replace_file(scratch / "restatements.parquet", lake.restatements(EMPTY, "none"))
+    closing.prepare(lake)
     lake.build.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -95,6 +116,7 @@ def models_seen(lake: Lake) -> list[tuple[str, str]]:
     """Every (provider, model) that the lake's records name, for the rate card."""
     rollups = f"{lake.root}/rollups/*/*/*.parquet"
     charges = f"{lake.root}/records/charge/*/*.parquet"
+    lake.wait_for_commit()
     with duckdb.connect() as connection:
         return connection.sql(
             f"""select distinct provider, model from read_parquet('{rollups}', union_by_name = true)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,10 +22,12 @@ from dagster_project import ownership, rates, records, settings, warehouse
 from dagster_project.days import Days
 from dagster_project.ingest import Report, ingest
 from dagster_project.lake import Lake
-from dagster_project.sources import Name, Parsed, Source
+from dagster_project.sources import Name, Parsed, Source, declared
 
 CHECKOUT = Path(__file__).parents[1]
 ACTIVE_TAGS = ("service", "feature", "team", "environment", "customer")
+UNGUARDED = settings.Guards(price_factor=Decimal(9_999_999), unpriced_share=Decimal(1))
+"""The amounts of stories are round, not plausible."""
 Row = Mapping[str, Any]
 
 
@@ -49,6 +53,10 @@ class Books:
     requests: list[Row] = field(default_factory=list)
     names: list[Name] = field(default_factory=list)
     gateway_names: list[Name] = field(default_factory=list)
+    plans: declared.Entry | None = None
+    """What is declared beside the bill."""
+    seeds: dict[str, Sequence[str]] = field(default_factory=dict)
+    """The lines of a seed of the dbt project, below its header, by the seed's name."""
 
     def charge(self, day: date, account: str | None, amount: str, **named: Any) -> None:
         row = {
@@ -89,12 +97,17 @@ class Books:
     def lake(self) -> Lake:
         return Lake(self.home)
 
-    def pull(self, days: Days, seen_date: date | None = None) -> list[Report]:
-        """As on the UTC day `seen_date`: the last of `days`, if it is not said."""
+    def pull(
+        self, days: Days, day: date | None = None, *, instant: datetime | None = None, accept: bool = False
+    ) -> list[Report]:
+        """As at `instant`, or when the UTC day `day` begins: the last of `days`, if it is not said."""
+        instant = instant or Days(day or days.last, day or days.last).start
         bill = hand_written("openai", {"charge": self.charges, "usage": self.usage}, self.names)
         gateway = hand_written("gateway", {"request": self.requests}, self.gateway_names)
+        plans = [Source(self.plans, declared)] if self.plans else []
         return [
-            ingest(source, days, self.lake, ACTIVE_TAGS, seen_date or days.last) for source in (bill, gateway)
+            ingest(source, days, self.lake, ACTIVE_TAGS, instant, accept_small_days=accept)
+            for source in (bill, gateway, *plans)
         ]
 
     def build(
@@ -102,9 +115,10 @@ class Books:
         ownership_map: Path,
         *arguments: str,
         coverage: settings.Coverage = settings.DEFAULT_COVERAGE,
+        guards: settings.Guards = UNGUARDED,
     ) -> subprocess.CompletedProcess[str]:
         """The ownership map, the real rate card and the real dbt project on what was pulled."""
-        warehouse.prepare(self.lake, ACTIVE_TAGS, coverage)
+        warehouse.prepare(self.lake, ACTIVE_TAGS, coverage, guards, [self.plans] if self.plans else [])
         models = rates.resolve(warehouse.models_seen(self.lake))
         warehouse.write_tables(
             self.lake,
@@ -114,31 +128,67 @@ class Books:
                 **ownership.load(ownership_map).tables(),
             },
         )
-        return dbt("build", self.home, *arguments)
+        return dbt("build", self.home, *arguments, project=self._project())
+
+    def _project(self) -> Path:
+        """The real dbt project; where the book has seeds of its own, a copy of it with those."""
+        project = CHECKOUT / "dbt"
+        if not self.seeds:
+            return project
+        copy = self.home / "project"
+        shutil.copytree(project, copy, ignore=shutil.ignore_patterns("target", "logs"), dirs_exist_ok=True)
+        for name, lines in self.seeds.items():
+            seed = copy / "seeds" / f"{name}.csv"
+            seed.write_text("\n".join([seed.read_text().splitlines()[0], *lines, ""]), encoding="utf-8")
+        return copy
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.lake.build), read_only=True) as build:
             return build.execute(sql, parameters).fetchall()
 
 
-def dbt(command: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The real dbt on the real project, with everything that it writes under `home`."""
+def dbt(
+    command: str, home: Path, *arguments: str, project: Path = CHECKOUT / "dbt"
+) -> subprocess.CompletedProcess[str]:
+    """The real dbt on the real project, with everything that it writes under `home`.
+
+    Parsing takes longer than a small build, and is done again when the environment changes: so each home in
+    turn goes by one name, and what was parsed is handed on.
+    """
+    parsed, named = Path(_PARSED.name) / "partial_parse.msgpack", Path(_PARSED.name) / "home"
+    named.unlink(missing_ok=True)
+    named.symlink_to(home)
+    (home / "target").mkdir(exist_ok=True)
+    if parsed.exists():
+        shutil.copyfile(parsed, home / "target" / parsed.name)
+    finished = _dbt(command, home, named, project, arguments)
+    if (home / "target" / parsed.name).exists():
+        shutil.copyfile(home / "target" / parsed.name, parsed)
+    return finished
+
+
+_PARSED = TemporaryDirectory(prefix="chargeback-")
+
+
+def _dbt(
+    command: str, home: Path, named: Path, project: Path, arguments: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             str(Path(sys.executable).with_name("dbt")),
             "--no-use-colors",
             command,
             "--project-dir",
-            str(CHECKOUT / "dbt"),
+            str(project),
             "--profiles-dir",
-            str(CHECKOUT / "dbt"),
+            str(project),
             "--target-path",
             str(home / "target"),
             "--log-path",
             str(home / "logs"),
             *arguments,
         ],
-        env={**os.environ, "CHARGEBACK_HOME": str(home)},
+        env={**os.environ, "CHARGEBACK_HOME": str(named)},
         capture_output=True,
         text=True,
         check=False,

@@ -36,6 +36,7 @@ coverage:
   unowned_share: 0.1
   conflict_share: 0.25
   untagged_share: {feature: 0.5, team: 0.9}
+guards: {price_factor: 9999999}
 """
 
 
@@ -115,9 +116,18 @@ def test_the_warnings_are_told_and_nothing_is_held_back(deployment):
         "warning: 30.00% of October 2026's cost is claimed for another team than pays it "
         "(25.00% is allowed): 30.00 of 100.00 USD"
     )
+    # the tag `team` is missing as often as it may
+    ours = "write what you agreed on into contract_prices.csv"
     assert told[start + 1 :] == [
-        "30.00 USD support pays by map/owners.yaml:4: the tag team: search claims it by map/owners.yaml:2"
-    ], "the tag `team` is missing as often as it may"
+        "30.00 USD support pays by map/owners.yaml:4: the tag team: search claims it by map/owners.yaml:2",
+        "warning: 102.98% of October 2026's cost is above or below our prices (5.00% is allowed): "
+        "102.98 of 100.00 USD",
+        f"40.00 USD openai tagged - gpt-4o input is billed at 16000.0 of our price: {ours}",
+        f"30.00 USD openai claimed - gpt-4o input is billed at 12000.0 of our price: {ours}",
+        f"12.00 USD openai lobby - gpt-4o input is billed at 4800.0 of our price: {ours}",
+        f"6.00 USD openai nobody 6 - gpt-4o input is billed at 2400.0 of our price: {ours}",
+        f"5.00 USD openai nobody 5 - gpt-4o input is billed at 2000.0 of our price: {ours}",
+    ]
 
 
 def test_the_checks_are_recorded_on_the_published_asset(deployment):
@@ -126,6 +136,8 @@ def test_the_checks_are_recorded_on_the_published_asset(deployment):
             ("unowned_share", False, {"share/unowned": Decimal("0.3")}),
             ("conflict_share", False, {"share/conflict": Decimal("0.3")}),
             ("untagged_share", True, {"share/feature": Decimal("0.3"), "share/team": Decimal("0.7")}),
+            ("unexplained_share", True, {"share/unexplained": Decimal(0)}),
+            ("mispriced_share", False, {"share/mispriced": Decimal("1.029775")}),
         ):
             key = AssetCheckKey(AssetKey("warehouse"), check)
             (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=2)
@@ -142,6 +154,8 @@ def test_exactly_as_much_as_allowed_passes(deployment):
             "unowned_share": passed,
             "conflict_share": False,
             "untagged_share": True,
+            "unexplained_share": True,
+            "mispriced_share": False,
         }
 
 
@@ -155,6 +169,37 @@ def test_untagged_dollars_are_told_by_whom_they_are_of(deployment):
         "70.00% of October 2026's cost lacks the tag `team` (69.00% is allowed): 70.00 of 100.00 USD",
         "  40.00 USD support, Bot\\x1b[2J of gateway: its callers have to send the tag `team`",
         "  30.00 USD unallocated, unseen by any gateway: send it through a gateway",
+    ]
+
+
+def test_what_is_unexplained_is_told_whatever_its_sign(tmp_path):
+    file = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(str(file)) as warehouse:
+        warehouse.execute(
+            "create table chargeback_by_team as select date '2026-10-01' as month, 100.0 as cost_usd"
+        )
+        for empty in ("unowned_identities", "tag_conflicts"):
+            warehouse.execute(
+                f"create table {empty} as select null::date as month, null as selector, null as map_lines, "
+                "null as rule_place, null as team, null as tag_key, null as tag_value, "
+                "null as claimed_rule_place, 1.0 as cost_usd where false"
+            )
+        warehouse.execute(
+            "create table reconciliation_causes as "
+            "select date '2026-10-05' as usage_date, 'openai' as provider, 'acme' as account_id, * "
+            "from (values ('billed minus usage', 'unexplained', 'a surprise', 1.5), "
+            "('billed minus usage', 'unexplained', 'a gift', -1.5), "
+            "('billed minus usage', 'price', 'cheap', -5.0), "
+            "('usage minus requests', 'unseen_traffic', 'a key', 90.0)) "
+            "as found (delta, cause, evidence, amount_usd)"
+        )
+    found = {f.check: f for f in coverage.findings(file, settings.DEFAULT_COVERAGE)}
+    assert found["mispriced_share"].passed, "exactly as much as is allowed"
+    assert found["unexplained_share"].message.splitlines() == [
+        "3.00% of October 2026's cost has no explanation in the usage report (2.00% is allowed): "
+        "3.00 of 100.00 USD",
+        "  1.50 USD openai acme - a gift: see reconciliation_by_key, and ask the provider",
+        "  1.50 USD openai acme - a surprise: see reconciliation_by_key, and ask the provider",
     ]
 
 

@@ -123,6 +123,7 @@ def test_a_run_killed_at_any_stage_is_as_if_it_had_not_been(acme, tmp_path):
     first = lake.records("charge", "openai", DAYS.first)
     stages = {
         "a pull": lambda: lambda: any(lake.home.glob("scratch/*/raw/*")),
+        "a commit": lambda: (lake.home / "commit").exists,
         "between the files of a pull": lambda: changed(first),
         "dbt": lambda: changed(lake.build.with_suffix(".duckdb.wal")),
         "the copy that is published": lambda: lambda: any(lake.home.glob("scratch/*/warehouse.duckdb")),
@@ -138,9 +139,19 @@ def test_a_run_killed_at_any_stage_is_as_if_it_had_not_been(acme, tmp_path):
     finished = killed.chargeback(*RUN)
     assert finished.returncode == 0, finished.stderr
     assert killed.contents() == new
+    assert restated(killed) == restated(spared) != []
     assert_whole(killed)
+    assert not (killed.home / "commit").exists()
     assert not list((killed.home / "scratch").iterdir())
     assert not unfinished(killed)
+
+
+def restated(deployment: Deployment) -> list[tuple]:
+    """What the ledger tells, whichever pulls found it."""
+    return deployment.query(
+        "select record_kind, usage_date, record_id, currency, change, measure, difference, text_after "
+        "from restatements order by all"
+    )
 
 
 def after(seconds: float) -> Callable[[], bool]:

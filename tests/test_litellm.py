@@ -548,6 +548,16 @@ def test_details_above_their_total_are_clamped_and_counted(tmp_path: Path) -> No
     assert pull.counts["negative_remainders"] == 1
 
 
+@pytest.mark.parametrize(("reasoning", "counted"), [(10, 0), (11, 1)])
+def test_reasoning_above_the_output_that_includes_it_is_counted(
+    tmp_path: Path, reasoning: int, counted: int
+) -> None:
+    usage = {"completion_tokens_details": {"reasoning_tokens": reasoning}}
+    pull = pulled(tmp_path, payload(completion_tokens=10, metadata={"usage_object": usage}))
+    assert [found["output_tokens"] for found in pull.rows()] == [10]
+    assert pull.counts["negative_remainders"] == counted
+
+
 def test_usage_that_only_additional_usage_values_kept(tmp_path: Path) -> None:
     found = one(
         tmp_path,
@@ -910,9 +920,9 @@ def test_days_whose_logs_were_rotated_away_keep_what_was_read(tmp_path):
     path = f"{tmp_path}/logs/{{date:%Y-%m-%d}}/*.json"
     entry = litellm.Entry(name="gateway", type="litellm", start_date=days.first, path=path)
     source, lake = sources.Source(entry, litellm), Lake(tmp_path / "home")
-    assert ingest(source, days, lake, (), days.last).rows("request") == 2
+    assert ingest(source, days, lake, (), days.end).rows("request") == 2
     (tmp_path / "logs" / "2026-11-20" / "a.json").unlink()
     with pytest.raises(SourceError, match="2026-11-20: no file of this day is left, and 1 records"):
-        ingest(source, days, lake, (), days.last)
+        ingest(source, days, lake, (), days.end)
     assert pl.read_parquet(lake.records("request", "gateway", days.first)).height == 1
-    assert ingest(source, Days(days.last, days.last), lake, (), days.last).rows("request") == 1
+    assert ingest(source, Days(days.last, days.last), lake, (), days.end).rows("request") == 1

@@ -106,8 +106,8 @@ def books(tmp_path_factory) -> Books:
 
 
 def build(books: Books, owners: str, stale_after: int = STALE_AFTER, new_after: int = NEW_AFTER) -> None:
-    windows = Coverage(stale_after_days=stale_after, new_after_days=new_after)
-    built = books.build(written(books.home, owners), coverage=windows)
+    thresholds = Coverage(stale_after_days=stale_after, new_after_days=new_after)
+    built = books.build(written(books.home, owners), coverage=thresholds)
     assert built.returncode == 0, built.stdout[-4000:]
 
 
@@ -235,7 +235,7 @@ def test_new_keys_are_those_that_the_data_did_not_begin_with(books):
     ]
 
 
-# The last test: it builds again, with other windows and the lines pasted.
+# The last test: it builds again, with other thresholds and the lines pasted.
 def test_pasted_lines_own_everything_that_they_were_made_for(books):
     before = books.query(
         "select distinct account_id, usage_date, allocation_id from fct_cost_allocations as allocations "

@@ -10,11 +10,10 @@ import polars as pl
 import pytest
 from conftest import ACTIVE_TAGS, Books, hand_written, written
 
-from dagster_project import ingest as ingesting
+from dagster_project import lake
 from dagster_project.days import Days
 from dagster_project.errors import ContractError
 from dagster_project.ingest import ingest
-from dagster_project.lake import replace_file
 from dagster_project.names import NO_NAMES, with_listed
 from dagster_project.sources import Name
 
@@ -120,13 +119,12 @@ def test_a_pull_that_fails_changes_no_names(books):
 
 
 def test_a_merge_that_is_interrupted_leaves_the_old_file_and_is_repaired_by_the_next(books, monkeypatch):
-    def dies_at_the_names(new: Path, place: Path) -> None:
-        if place == books.lake.names("openai"):
+    def full(place: Path) -> None:
+        if place.name == "names.parquet":
             raise OSError(28, "No space left on device", str(place))
-        replace_file(new, place)
 
     before = books.lake.names("openai").read_bytes()
-    monkeypatch.setattr(ingesting, "replace_file", dies_at_the_names)
+    monkeypatch.setattr(lake, "_sync", full)
     with pytest.raises(OSError, match="No space left"):
         books.pull(DAYS, NEW)
     assert books.lake.names("openai").read_bytes() == before
@@ -174,7 +172,7 @@ def built(tmp_path_factory) -> Books:
     books.pull(DAYS, RENAMED_BACK)
     # another entry lists the same account, but only now
     other = hand_written("openai_too", {"charge": []}, [project("Lab"), gone])
-    ingest(other, DAYS, books.lake, ACTIVE_TAGS, NEW)
+    ingest(other, DAYS, books.lake, ACTIVE_TAGS, Days(NEW, NEW).start)
     result = books.build(written(books.home, OWNERSHIP))
     assert result.returncode == 0, result.stdout[-4000:]
     return books

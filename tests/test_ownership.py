@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from dagster_project import ownership
 from dagster_project.ownership import Condition, OwnershipError, OwnershipMap, Place, Selector
-from dagster_project.ownership._form import SERVICE_KEYS
+from dagster_project.ownership._form import POLICY_KEYS, SERVICE_KEYS
 from dagster_project.ownership._ties import globs_overlap, ties
+from dagster_project.ownership.model import POLICY_LEVELS
 
 SHIPPED = Path(__file__).parents[1] / "ownership_maps"
 
@@ -82,7 +83,7 @@ NO_OTHERWISE = (
     "`otherwise` says whose the rest of a shared service or of a split by usage is, and this is neither; "
     "write `shared: true`, or `team` instead of `otherwise`"
 )
-A_LINE = "a history line says until when, and whose it was: {until: 2026-07-01, team: NAME}"
+A_LINE = "a history line says until when, and what held before: {until: 2026-07-01, team: NAME}"
 NO_LINES = "it is a list of lines such as {until: 2026-07-01, team: NAME}"
 NO_SELECTORS = "it is a list of selectors such as {gateway_key: support-bot-*}"
 BEFORE = "is the word that its entry begins with; leave this out"
@@ -93,7 +94,8 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "section that is nothing like one": (
         "budgets: {}",
         [
-            "1:1: unknown key `budgets`; the keys of the ownership map are teams, environments, services",
+            "1:1: unknown key `budgets`; the keys of the ownership map are teams, environments, services, "
+            "policies",
         ],
     ),
     "a list": ("- team", ["1:1: the ownership map is written as `key: value` lines, not a list"]),
@@ -1011,6 +1013,7 @@ def test_an_empty_map_owns_nothing_and_has_all_columns(tmp_path: Path, files: di
         "ownership_services": 0,
         "ownership_environments": 0,
         "ownership_teams": 0,
+        "ownership_policies": 0,
     }
     filled = load(tmp_path / "filled", EVERYTHING).tables()
     assert {name: frame.schema for name, frame in tables.items()} == {
@@ -1046,6 +1049,11 @@ def test_the_shipped_map_owns_nothing_and_its_examples_are_valid(tmp_path: Path)
     found = ownership.load(write(tmp_path, {"owners.yaml": uncommented}))
     assert list(found.services) == ["support-bot", "shared-gateway", "vector-store", "gpu-reservation"]
     assert list(found.teams) == ["support", "search", "platform"]
+    assert [policy.terms[-1].policy for policy in found.policies] == [
+        "proportional",
+        "proportional",
+        "central",
+    ]
 
 
 # --- Whatever is written ------------------------------------------------------------------------
@@ -1054,6 +1062,7 @@ WORDS = (
     *("teams", "environments", "services", "team", "split", "shared", "otherwise", "project", "match"),
     *("history", "until", "environment", "tag", "api_key", "gateway_key", "model", "search", "support"),
     *("driver", "period", "tokens", "day", "apiVersion", "kind", "metadata", "Component", "backstage.io/v1"),
+    *("policy", "central", "proportional", "over", "everything", "category", "tax", "line_item", "account"),
     *("a", "a*", "*", "?", "true", "0.5", "1", "2026-07-01", "by_usage", "among", "", "prod"),
 )
 words = st.sampled_from(WORDS) | st.text(max_size=3)
@@ -1067,12 +1076,16 @@ fields = st.dictionaries(
     values,
     max_size=4,
 )
+matches = st.dictionaries(st.sampled_from([*POLICY_LEVELS]), words, max_size=3)
 maps = st.fixed_dictionaries(
     {},
     optional={
         "teams": st.dictionaries(words, values, max_size=3),
         "environments": st.dictionaries(words, values, max_size=3),
         "services": st.dictionaries(words, fields, max_size=3),
+        "policies": st.lists(
+            st.dictionaries(st.sampled_from(POLICY_KEYS), values | matches, max_size=4), max_size=3
+        ),
     },
 )
 contents = st.one_of(

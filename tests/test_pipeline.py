@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -299,6 +300,55 @@ def test_a_killed_run_is_repaired_by_the_next_one(pulled):
         assert not instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED]))
 
 
+def test_a_closed_month_does_not_move(pulled, tmp_path):
+    shutil.copytree(pulled.home, tmp_path / "home")
+    sources = tmp_path / "sources.yaml"
+    sources.write_text(company.SOURCES.read_text() + JOURNAL, encoding="utf-8")
+    settings = {"CHARGEBACK_HOME": str(tmp_path / "home"), "CHARGEBACK_SOURCES": str(sources)}
+    acme = replace(pulled, home=tmp_path / "home", environment={**pulled.environment, **settings})
+    (first,), (final,) = bill(acme, "first"), bill(acme, "final")
+
+    refused = acme.chargeback("close", "2026-10")
+    assert refused.returncode == 1
+    assert "openai: no charge records of 2026-10-05..2026-10-31 were pulled" in refused.stderr
+    assert not (acme.home / "closed" / "2026-10").exists()
+
+    closed = acme.chargeback(
+        "close", "2026-10", "--accept-unsettled", "--reason", "a short month", "--by", "ana"
+    )
+    assert closed.returncode == 0, closed.stderr
+    assert f"billed {first[0]} USD" in closed.stdout
+    signed = {
+        file: file.read_bytes() for file in (acme.home / "closed" / "2026-10").rglob("*") if file.is_file()
+    }
+    statement = acme.home / "closed" / "2026-10" / "statement.parquet"
+    assert duckdb.sql(f"select sum(cost_usd) from '{statement}'").fetchall() == [first]
+
+    assert httpx.post(f"{acme.servers.url}/_restate").status_code < 300
+    assert acme.run().returncode == 0
+    booked = "select month, sum(cost_usd) from chargeback_by_team group by all order by all"
+    october, november = (date(2026, month, 1) for month in (10, 11))
+    assert acme.query(booked) == [(october, first[0]), (november, final[0] - first[0])]
+    ((ledger,),) = acme.query("select sum(after - before) from restatements where measure = 'billed_cost'")
+    assert ledger == final[0] - first[0]
+    assert {file: file.read_bytes() for file in signed} == signed
+
+    printed = acme.chargeback("journal", "2026-10")
+    assert printed.stdout == (acme.home / "closed" / "2026-10" / "journal.csv").read_text()
+    reopened = acme.chargeback("reopen", "2026-10", "--reason", "the bill was not final")
+    assert reopened.returncode == 0, reopened.stderr
+    assert "is open again" in reopened.stderr
+    assert acme.query(booked) == [(october, final[0])]
+
+
+JOURNAL = """
+journal:
+  expense_account: "6420"
+  payable_account: "2100"
+  accrual_account: "2190"
+"""
+
+
 def test_a_restated_day_is_replaced(pulled):
     assert httpx.post(f"{pulled.servers.url}/_restate").status_code < 300
     finished = pulled.run()
@@ -321,7 +371,7 @@ def test_a_wrong_total_blocks_publication(pulled):
     try:
         finished = pulled.chargeback("build")
         assert finished.returncode == 1
-        assert "charges_are_in_usd" in finished.stderr
+        assert "charges_without_an_fx_rate" in finished.stderr
         assert pulled.contents() == before
     finally:
         day.write_bytes(good)

@@ -14,6 +14,7 @@ import duckdb
 import pytest
 from conftest import Books
 
+from dagster_project import settings
 from dagster_project.days import Days
 
 DAY = date(2026, 10, 5)
@@ -341,9 +342,9 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     # more money and more tokens than anybody has
     books.charge(DAY, "huge", "1000000000000.000000000004", meter="input", **gpt4o)
     books.charge(DAY, "huge", "-4.00", charge_category="credit")
-    books.used(DAY, "huge", "key_cron", input_tokens=3 * 10**15, **both)
-    books.used(DAY, "huge", "key_multi", input_tokens=1 * 10**15, **both)
-    books.asked(DAY, "huge", "key_cron", "vk_bot_2", input_tokens=10**15, **both)
+    books.used(DAY, "huge", "key_cron", input_tokens=3 * 10**16, **both)
+    books.used(DAY, "huge", "key_multi", input_tokens=1 * 10**16, **both)
+    books.asked(DAY, "huge", "key_cron", "vk_bot_2", input_tokens=10**16, **both)
 
     # an account without a name
     books.charge(DAY, None, "9.00", meter="input", **gpt4o)
@@ -355,7 +356,7 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     map_folder = books.home / "map"
     map_folder.mkdir()
     (map_folder / "owners.yaml").write_text(OWNERSHIP, encoding="utf-8")
-    built = books.build(map_folder)
+    built = books.build(map_folder, guards=settings.DEFAULT_GUARDS)
     assert built.returncode == 0, built.stdout[-4000:]
     return books
 
@@ -559,7 +560,7 @@ def test_requests_are_a_view_with_every_column(books):
     rows = books.query(
         "select gateway_key_id, input_tokens from fct_requests order by input_tokens desc limit 1"
     )
-    assert rows == [("vk_bot_2", 10**15)]
+    assert rows == [("vk_bot_2", 10**16)]
 
 
 def warned(books: Books, check: str) -> list[dict[str, Any]]:

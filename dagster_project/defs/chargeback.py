@@ -84,7 +84,7 @@ class Translator(DagsterDbtTranslator):
 
 def _written_by(table: dg.AssetKey) -> list[dg.AssetKey]:
     name = table.path[-1]
-    if name == "names":
+    if name in ("names", "pulled_days", "restatements"):
         return [dg.AssetKey(source) for source in _PULLS]
     if name in _RECORDS_OF:
         return [dg.AssetKey(source) for source, kinds in _PULLS.items() if _RECORDS_OF[name] in kinds]
@@ -117,7 +117,13 @@ parse_dbt_project()
 def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     lake = Lake.of_environment()
     configured = sources.load_settings()
-    warehouse.prepare(lake, configured.active_tags, configured.coverage)
+    warehouse.prepare(
+        lake,
+        configured.active_tags,
+        configured.coverage,
+        configured.guards,
+        configured.entries.values(),
+    )
     # Unit tests are about the models, not about the data. Events are collected before they are passed
     # on, because the file can be asked for counts only when dbt has let go of it.
     target = lake.home / "dbt"

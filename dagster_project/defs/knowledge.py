@@ -41,7 +41,13 @@ def _rate_card() -> dg.AssetsDefinition:
         lake = Lake.of_environment()
         warehouse.refuse_forgotten_sources(lake, sources.configured())
         configured = sources.load_settings()
-        warehouse.prepare(lake, configured.active_tags, configured.coverage)
+        warehouse.prepare(
+            lake,
+            configured.active_tags,
+            configured.coverage,
+            configured.guards,
+            configured.entries.values(),
+        )
         models = rates.resolve(warehouse.models_seen(lake))
         card = rates.rate_card(models)
         warehouse.write_tables(lake, {"models": models, "rate_card": card})

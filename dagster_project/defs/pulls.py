@@ -4,14 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from dagster_project import sources
+from dagster_project import settings, sources
 from dagster_project.days import Days
 from dagster_project.ingest import Report, ingest
 from dagster_project.lake import Lake
+from dagster_project.small_days import ACCEPT_TAG
 from dagster_project.sources import Source
 
 
-def _asset(source: Source, active_tags: tuple[str, ...]) -> dg.AssetsDefinition:
+def _asset(source: Source, configured: settings.Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=source.name,
         group_name="sources",
@@ -30,7 +31,17 @@ def _asset(source: Source, active_tags: tuple[str, ...]) -> dg.AssetsDefinition:
     def pull(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         window = context.partition_time_window
         days = Days(window.start.date(), (window.end - timedelta(days=1)).date())
-        report = ingest(source, days, Lake.of_environment(), active_tags, datetime.now(UTC).date())
+        report = ingest(
+            source,
+            days,
+            Lake.of_environment(),
+            configured.active_tags,
+            datetime.now(UTC),
+            configured.guards,
+            accept_small_days=context.run.tags.get(ACCEPT_TAG) == "true",
+        )
+        for small in report.accepted:
+            context.log.warning(f"{source.name}: accepted {small}")
         for name, count in report.counts.items():
             if count:
                 context.log.warning(f"{source.name} {days}: {count} {name.replace('_', ' ')}")
@@ -52,6 +63,7 @@ def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
         for part in report.by_day
     ]
     billed = [part.billed_cost for part in report.by_day if part.billed_cost is not None]
+    accepted = "; ".join(map(str, report.accepted))
     reported = [part.reported_cost for part in report.by_day if part.reported_cost is not None]
     return {
         "dagster/row_count": dg.MetadataValue.int(sum(part.rows for part in report.by_day)),
@@ -61,11 +73,17 @@ def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
         **({"reported_cost_usd": dg.MetadataValue.text(str(sum(reported)))} if reported else {}),
         **{f"rows/{kind}": dg.MetadataValue.int(report.rows(kind)) for kind in kinds},
         **{f"counts/{name}": dg.MetadataValue.int(count) for name, count in report.counts.items()},
+        "restated/records": dg.MetadataValue.int(report.restated.records),
+        **{
+            f"restated/billed_cost/{currency}": dg.MetadataValue.text(f"{amount:f}")
+            for currency, amount in report.restated.billed_cost.items()
+        },
+        **({"accepted_small_days": dg.MetadataValue.text(accepted)} if accepted else {}),
         "preview": dg.MetadataValue.md("\n".join([*header, *rows]).replace("None", "")),
     }
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    active_tags = sources.load_settings().active_tags
-    return dg.Definitions(assets=[_asset(source, active_tags) for source in sources.configured().values()])
+    configured = sources.load_settings()
+    return dg.Definitions(assets=[_asset(source, configured) for source in sources.configured().values()])

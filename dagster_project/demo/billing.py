@@ -296,6 +296,8 @@ def _no_usage(days: Days) -> pl.DataFrame:
             "api_key": "key_exporter",
             "seen": "first",
             "text": "gpt-4o-mini-2024-07-18, output",
+            "quantity_unit": "tokens",
+            "quantity": Decimal(5_350_000),
             "cost_usd": Decimal("3.21"),
         }
     )

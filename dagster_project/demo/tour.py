@@ -47,7 +47,8 @@ def _see_names(servers: providers.Servers) -> None:
         servers.lists_are_of(day)
         for source in sources.configured().values():
             if source.entry.provider:
-                ingest(source, Days(day, day), Lake.of_environment(), configured.active_tags, day)
+                days = Days(day, day)
+                ingest(source, days, Lake.of_environment(), configured.active_tags, days.start)
 
 
 def run(out: Console, progress: Callable[[str], None]) -> None:

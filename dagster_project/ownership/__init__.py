@@ -4,6 +4,7 @@
     environments:  canonical names, and what callers write
     services:      what costs money, how it is recognised (`match`), and whose it is (`team`, `split`
                    or `shared`), before certain days too (`history`)
+    policies:      who pays what nobody used: fees, taxes, credits, purchases (`_policies.py`)
 
 The folder may also hold Backstage's catalogue (a Group is a team, a Component a service, `_backstage.py`) and
 lists of cost centres (*.csv with the columns `team` and `cost_center`).
@@ -51,6 +52,8 @@ from dagster_project.ownership.model import (
     OwnershipError,
     OwnershipMap,
     Place,
+    Policy,
+    PolicyTerms,
     Selector,
     Service,
     Team,
@@ -65,6 +68,8 @@ __all__ = [
     "OwnershipError",
     "OwnershipMap",
     "Place",
+    "Policy",
+    "PolicyTerms",
     "Selector",
     "Service",
     "Team",
@@ -91,4 +96,4 @@ def load(folder: Path) -> OwnershipMap:
     if reader.mistakes:
         raise OwnershipError(folder, reader.mistakes)
     environments = {written: key.text for written, key in reader.environments.items()}
-    return OwnershipMap(reader.teams, environments, reader.services)
+    return OwnershipMap(reader.teams, environments, reader.services, reader.policies.read)

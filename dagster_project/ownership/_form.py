@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import date
 from typing import NamedTuple
 
 from dagster_project.ownership._yaml import List, Map, Node, Scalar, kind_of, shown, tell
-from dagster_project.ownership.model import LEVELS, Mistake, Place
+from dagster_project.ownership.model import LEVELS, OPEN_FROM, POLICY_LEVELS, Mistake, Place
 
 TEAM_KEYS = ("cost_center", "owner", "channel")
 OWNER_KEYS = ("team", "split", "shared")
@@ -15,6 +17,9 @@ BY_USAGE_KEYS = ("among", "driver", "period")
 TERM_KEYS = (*OWNER_KEYS, *BY_USAGE_KEYS, "otherwise", "project", "environment")
 SERVICE_KEYS = (*TERM_KEYS, "match", "history")
 HISTORY_KEYS = ("until", *TERM_KEYS)
+POLICY_TERM_KEYS = ("policy", "team", "over", "otherwise")
+POLICY_KEYS = ("match", *POLICY_TERM_KEYS, "history")
+POLICY_HISTORY_KEYS = ("until", *POLICY_TERM_KEYS)
 
 _ELSEWHERE: Mapping[tuple[str, str], str] = {
     **{("a service", key): "it says who a team is; write it under `teams:`" for key in TEAM_KEYS},
@@ -23,6 +28,11 @@ _ELSEWHERE: Mapping[tuple[str, str], str] = {
     **{
         (what, "name"): f"the name of {what} is the word that its entry begins with; leave this out"
         for what in ("a service", "a team")
+    },
+    **{
+        ("what a policy is for", key): "a policy is for lines of the bill, whoever caused them; leave it out"
+        for key in (*LEVELS, "tag")
+        if key not in POLICY_LEVELS
     },
     ("a selector", "name"): "say the name of what, e.g. {gateway_key: NAME} or {api_key: NAME}",
 }
@@ -34,6 +44,15 @@ LONGEST_TEXT = 1_000
 class Field(NamedTuple):
     key: Scalar
     value: Node
+
+
+class Period(NamedTuple):
+    """A line of a history: what its `fields` say holds from `valid_from` to `valid_to` (exclusive)."""
+
+    line: Node
+    valid_from: date
+    valid_to: date
+    fields: dict[str, Field]
 
 
 class Form:
@@ -111,3 +130,42 @@ class Form:
         said = "empty" if is_empty else kind_of(node)
         self._mistake(node.place, f"`{key}` is {said}; it is a list of {example}")
         return []
+
+    def _history(
+        self, fields: Mapping[str, Field], known: Sequence[str], example: str, begins_at: Place
+    ) -> Iterator[Period]:
+        """The lines of `history`, each from the end of the one before it. `begins_at` is what they are of."""
+        begins = OPEN_FROM
+        for line in self._items(fields, "history", f"lines such as {{until: 2026-07-01, {example}}}"):
+            mistakes_before = len(self.mistakes)
+            said = self._fields(line, known, "a history line")
+            is_understood = len(self.mistakes) == mistakes_before
+            if is_understood and ("until" not in said or len(said) == 1):
+                self._mistake(
+                    line.place,
+                    f"a history line says until when, and what held before: {{until: 2026-07-01, {example}}}",
+                )
+            until = self._day(said["until"].value) if "until" in said else None
+            yield Period(line, begins, until or begins, said)
+            if until is None:
+                continue
+            if until <= begins:
+                self._mistake(
+                    said["until"].value.place,
+                    f"`{until}` is not after the start of this period, `{begins}` at {begins_at}; "
+                    "write the oldest line first, each with a later `until`",
+                )
+            begins, begins_at = until, said["until"].value.place
+
+    def _day(self, node: Node) -> date | None:
+        text = self._text(node, "`until`")
+        if text is None:
+            return None
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            try:
+                return date.fromisoformat(text)
+            except ValueError:
+                self._mistake(node.place, f"there is no day {shown(text)}; write one of the calendar")
+        else:
+            self._mistake(node.place, f"{shown(text)} is not a day; write it like 2026-07-01")
+        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from dagster_project.ownership._form import (
     Field,
     Form,
 )
+from dagster_project.ownership._policies import EXAMPLE, Policies
 from dagster_project.ownership._ties import TooManyComparisonsError, ties
 from dagster_project.ownership._yaml import (
     MOST_VALUES,
@@ -50,7 +50,7 @@ from dagster_project.ownership.model import (
 )
 from dagster_project.sources._tags import canonical_key, key_in_records
 
-SECTIONS = ("teams", "environments", "services")
+SECTIONS = ("teams", "environments", "services", "policies")
 SELECTOR_KEYS = (*LEVELS, "tag")
 DRIVERS = ("cost", "tokens", "requests")
 PERIODS = ("month", "day")
@@ -78,6 +78,7 @@ class Reader(Form):
         self.services: dict[str, Service] = {}
         self._declared: dict[tuple[str, str], Scalar] = {}
         self._catalogue = Catalogue(self.mistakes)
+        self.policies = Policies(self.mistakes, self._team)
         self._written_services: list[Field | Component] = []
         self._cost_centers: list[tuple[str, Source]] = []
         self._team_facts: dict[tuple[str, str], Node] = {}
@@ -131,6 +132,7 @@ class Reader(Form):
             # One by one they make room for what is made of them.
             self._read_service(self._written_services.pop())
         self._refuse_ties()
+        self.policies.finish()
 
     def _read_own(self, documents: Sequence[Document]) -> None:
         unread = [mistake for document in documents for mistake in document.mistakes]
@@ -143,7 +145,13 @@ class Reader(Form):
             return
         self._values += documents[0].values
         sections = self._fields(documents[0].node, SECTIONS, "the ownership map")
-        named = {name: self._fields(field.value, None, f"`{name}`") for name, field in sections.items()}
+        if "policies" in sections:
+            self.policies.add(self._items(sections, "policies", EXAMPLE))
+        named = {
+            name: self._fields(field.value, None, f"`{name}`")
+            for name, field in sections.items()
+            if name != "policies"
+        }
         for field in named.get("teams", {}).values():
             self._read_team(field)
         for field in named.get("environments", {}).values():
@@ -260,7 +268,7 @@ class Reader(Form):
         name = self._text(key, f"the name of a {kind}")
         if name is None:
             return None
-        if name.lower() in RESERVED_NAMES or name.lower().startswith("team:"):
+        if name.lower() in RESERVED_NAMES or name.lower().startswith(("team:", "policy:")):
             self._mistake(key.place, f"{shown(name)} has a meaning of its own; choose another {kind} name")
             return None
         if self._entries > MOST_ENTRIES:
@@ -340,29 +348,10 @@ class Reader(Form):
     def _owners(self, fields: Mapping[str, Field], current: Owner) -> list[Owner]:
         """The lines of `history`, each from the end of the one before it, and then `current`."""
         owners: list[Owner] = []
-        begins, begins_at = OPEN_FROM, current.place
-        for line in self._items(fields, "history", "lines such as {until: 2026-07-01, team: NAME}"):
-            mistakes_before = len(self.mistakes)
-            said = self._fields(line, HISTORY_KEYS, "a history line")
-            is_understood = len(self.mistakes) == mistakes_before
-            if is_understood and ("until" not in said or len(said) == 1):
-                self._mistake(
-                    line.place,
-                    "a history line says until when, and whose it was: {until: 2026-07-01, team: NAME}",
-                )
-            until = self._day(said["until"].value) if "until" in said else None
-            owner = replace(current, place=line.place, valid_from=begins, valid_to=until or begins)
+        for line, begins, until, said in self._history(fields, HISTORY_KEYS, "team: NAME", current.place):
+            owner = replace(current, place=line.place, valid_from=begins, valid_to=until)
             owners.append(self._owner(said, owner))
-            if until is None:
-                continue
-            if until <= begins:
-                self._mistake(
-                    said["until"].value.place,
-                    f"`{until}` is not after the start of this period, `{begins}` at {begins_at}; "
-                    "write the oldest line first, each with a later `until`",
-                )
-            begins, begins_at = until, said["until"].value.place
-        return [*owners, replace(current, valid_from=begins)]
+        return [*owners, replace(current, valid_from=owners[-1].valid_to if owners else OPEN_FROM)]
 
     def _owner(self, fields: Mapping[str, Field], before: Owner) -> Owner:
         """`before`, with everything that `fields` say instead."""
@@ -518,19 +507,6 @@ class Reader(Form):
             f"{shown(text)} is not a share; write a decimal from 0 to 1 with at most {SHARE_DECIMALS} "
             "decimals, e.g. 0.25",
         )
-        return None
-
-    def _day(self, node: Node) -> date | None:
-        text = self._text(node, "`until`")
-        if text is None:
-            return None
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-            try:
-                return date.fromisoformat(text)
-            except ValueError:
-                self._mistake(node.place, f"there is no day {shown(text)}; write one of the calendar")
-        else:
-            self._mistake(node.place, f"{shown(text)} is not a day; write it like 2026-07-01")
         return None
 
     def _selectors(self, service: str, fields: Mapping[str, Field]) -> list[Selector]:

@@ -29,6 +29,9 @@ LEVELS: Mapping[str, int] = {
 }
 """The keys of a selector besides `tag`, and their levels."""
 
+POLICY_LEVELS: Mapping[str, int] = {"line_item": 10, "category": 20, "account": 30, "provider": 40}
+"""The keys of a policy's selector, and their levels."""
+
 CLAIM_LEVEL = 60
 SERVICE_CLAIM_LEVEL = 61
 TEAM_CLAIM_LEVEL = 62
@@ -89,12 +92,15 @@ class Condition:
         return "*" in self.value or "?" in self.value
 
     @property
-    def like_pattern(self) -> str | None:
-        r"""A glob as a pattern of SQL's `LIKE ... ESCAPE '\'`."""
-        if not self.is_glob:
-            return None
+    def pattern(self) -> str:
+        r"""The value, a glob or not, as a pattern of SQL's `LIKE ... ESCAPE '\'`."""
         literal = re.sub(r"[\\%_]", r"\\\g<0>", self.value)
         return literal.replace("*", "%").replace("?", "_")
+
+    @property
+    def like_pattern(self) -> str | None:
+        """The pattern of a glob."""
+        return self.pattern if self.is_glob else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,16 @@ class Selector:
     def rank(self) -> tuple[int, int, int]:
         """Selectors of one rank are equally specific."""
         return self.level, self.keys, self.exact_keys
+
+    @property
+    def policy_rule(self) -> str:
+        """The rule's name, where the selector is a policy's."""
+        return f"policy:{self}"
+
+    def patterns(self, keys: Iterable[str]) -> Iterator[str | None]:
+        """The pattern of each key; None where the selector does not say it."""
+        said = {condition.dimension: condition.pattern for condition in self.conditions}
+        return (said.get(key) for key in keys)
 
     def __str__(self) -> str:
         said = [f"{c.dimension}: {c.value}" for c in self.conditions if c.tag_key is None]
@@ -185,6 +201,31 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyTerms:
+    """What a policy says from `valid_from` (inclusive) to `valid_to` (exclusive), UTC days.
+
+    `policy` is user, central or proportional. `team` is who pays what is kept central, and what is
+    proportional to nothing (None: nobody). `over` is account, provider or everything where it is
+    proportional, else None.
+    """
+
+    place: Place
+    valid_from: date
+    valid_to: date
+    policy: str
+    team: str | None
+    over: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How lines of the bill are allocated that `selectors` match; `terms` follow each other like owners."""
+
+    selectors: tuple[Selector, ...]
+    terms: tuple[PolicyTerms, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Team:
     name: str
     place: Place
@@ -205,6 +246,7 @@ class OwnershipMap:
     teams: Mapping[str, Team]
     environments: Mapping[str, str]
     services: Mapping[str, Service]
+    policies: tuple[Policy, ...]
 
     def selectors(self) -> Iterator[Selector]:
         """Those that are written, and those that every service and team has by its name."""
@@ -257,6 +299,15 @@ class OwnershipMap:
             "ownership_environments": iter(self.environments.items()),
             "ownership_teams": (
                 (t.name, t.cost_center, t.owner, t.channel, t.place.row) for t in self.teams.values()
+            ),
+            "ownership_policies": (
+                (
+                    *(s.policy_rule, *s.patterns(POLICY_LEVELS), s.level, s.keys, s.exact_keys),
+                    *(t.valid_from, t.valid_to, t.policy, t.team, t.over, t.place.row),
+                )
+                for policy in self.policies
+                for s in policy.selectors
+                for t in policy.terms
             ),
         }
         return {
@@ -321,6 +372,19 @@ TABLES: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "channel": pl.String,
         "place": pl.String,
     },
+    "ownership_policies": {
+        "rule": pl.String,
+        **{f"{key}_like": pl.String for key in POLICY_LEVELS},
+        "level": pl.Int32,
+        "keys": pl.Int32,
+        "exact_keys": pl.Int32,
+        "valid_from": pl.Date,
+        "valid_to": pl.Date,
+        "policy": pl.String,
+        "team": pl.String,
+        "proportional_over": pl.String,
+        "place": pl.String,
+    },
 }
 """Columns of each table; dates, teams of owners and what may be null as in `Owner`.
 
@@ -333,6 +397,8 @@ TABLES: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     ownership_services      one row per service, as it is now; `team` is null if it is split or shared
     ownership_environments  one row per word that callers write
     ownership_teams         one row per team
+    ownership_policies      one row per selector of a policy and period of its terms; a pattern is null where
+                            the selector does not say that key
 """
 
 

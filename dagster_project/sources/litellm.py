@@ -244,7 +244,7 @@ def _team_names(raw: Path) -> list[Name]:
 def _counts(entry: Entry, connection: duckdb.DuckDBPyConnection, staged: Path) -> dict[str, int]:
     """Figures of the staged records. Raises SourceError when one lacks what each must have."""
     lines, empty, clamped, field, file = connection.sql(f"""
-        select count(*), count(*) filter (broken = 'payload'), count(*) filter (is_clamped),
+        select count(*), count(*) filter (broken = 'payload'), count(*) filter (has_negative_remainder),
           min(broken) filter (broken <> 'payload'), arg_min(file, broken) filter (broken <> 'payload')
         from read_parquet('{staged}')""").fetchall()[0]
     if field is not None or (lines and lines == empty):
@@ -435,7 +435,7 @@ select
     when completion_tokens is null then 'completion_tokens'
     when cost is not null and reported_cost is null then 'spend or response_cost'
   end as broken,
-  input_rest < 0 or output_rest < 0 as is_clamped
+  input_rest < 0 or output_rest < 0 or reasoning_tokens > completion_tokens as has_negative_remainder
 from ({_tags.tagged(named, parts, entry.tag_aliases)})"""
 
 

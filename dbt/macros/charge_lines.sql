@@ -7,7 +7,7 @@
     (
         {{ bills_usage(line ~ ".charge_category") }}
         and {{ line }}.charge_category <> 'adjustment'
-        and {{ line }}.billed_cost >= 0
+        and {{ line }}.billed_usd >= 0
         and coalesce({{ line }}.quantity, 0) >= 0
     )
 {%- endmacro %}

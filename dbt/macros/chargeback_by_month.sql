@@ -6,7 +6,8 @@ with monthly as (
         {{ owner }},
         sum(cost_usd)::decimal(38, 12) as cost_usd,
         sum(list_cost_usd)::decimal(38, 12) as list_cost_usd,
-        coalesce(sum(cost_usd) filter (where cost_basis = 'billed'), 0)::decimal(38, 12) as billed_cost_usd
+        coalesce(sum(cost_usd) filter (where cost_basis = 'billed'), 0)::decimal(38, 12) as billed_cost_usd,
+        coalesce(sum(cost_usd) filter (where corrects_date is not null), 0)::decimal(38, 12) as corrections_usd
     from {{ ref("fct_cost_allocations") }}
     group by all
 ),
@@ -21,6 +22,7 @@ complete as (
         case when monthly.month is null then 0 else monthly.cost_usd end as cost_usd,
         monthly.list_cost_usd,
         coalesce(monthly.billed_cost_usd, 0) as billed_cost_usd,
+        coalesce(monthly.corrections_usd, 0) as corrections_usd,
         before.cost_usd as cost_before_usd,
         first_month.month is not null as has_month_before
     from months
@@ -38,6 +40,7 @@ select
     cost_usd::decimal(38, 12) as cost_usd,
     list_cost_usd,
     billed_cost_usd::decimal(38, 12) as billed_cost_usd,
+    corrections_usd::decimal(38, 12) as corrections_usd,
     case
         when sum(cost_usd) over (partition by month) <> 0
             then round((cost_usd / sum(cost_usd) over (partition by month))::decimal(38, 12), 6)

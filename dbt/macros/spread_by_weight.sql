@@ -1,13 +1,13 @@
 {#
-  Each row's exact part of its charge's `billed_cost`, by `weight`; all weights zero: equal parts. `weighted` has
-  charge_id, cell_id, match_level, billed_cost and weight.
+  Each row's exact part of its charge's `billed_usd`, by `weight`; all weights zero: equal parts. `weighted` has
+  charge_id, cell_id, match_level, billed_usd and weight.
 #}
 {% macro spread_by_weight(weighted) %}
     select
         cell_id,
         charge_id,
         match_level as charge_match,
-        {{ exact_share("billed_cost", "weight", "weight_upto", "weight_total") }} as amount
+        {{ exact_share("billed_usd", "weight", "weight_upto", "weight_total") }} as amount
     from (
         select
             *,
@@ -34,7 +34,7 @@
             and count(*) over charge = count({{ cells }}.quantity) over charge
             then {{ quantity_weight(cells ~ ".quantity") }}
         else coalesce(
-            {{ money_weight(cells ~ ".rated_cost") }}, {{ money_weight("abs(" ~ cells ~ ".billed_cost)") }}, 0
+            {{ money_weight(cells ~ ".rated_cost") }}, {{ money_weight("abs(" ~ cells ~ ".billed_usd)") }}, 0
         )
     end
 {%- endmacro %}

@@ -70,7 +70,7 @@ select
     context_tier,
     region,
     quantity,
-    null::decimal(38, 12) as billed_cost
+    null::decimal(38, 12) as billed_usd
 from {{ ref("stg_usage") }}
 
 union all
@@ -100,5 +100,5 @@ select
     charges.region,
     -- a quantity weighs only in the unit of its meter
     case when charges.quantity > 0 and charges.quantity_unit = charges.meter_unit then charges.quantity end as quantity,
-    charges.billed_cost
+    charges.billed_usd
 from cell_lines as charges

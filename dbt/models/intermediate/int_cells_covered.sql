@@ -39,7 +39,7 @@ bases as (
             when cells.quantity is null then true
             else coalesce(cells.rated_cost > 0 and coalesce(seen.is_all_priced, true), false)
         end as is_by_money,
-        coalesce({{ money_weight("cells.rated_cost") }}, {{ money_weight("abs(cells.billed_cost)") }}, 0) as money_weight,
+        coalesce({{ money_weight("cells.rated_cost") }}, {{ money_weight("abs(cells.billed_usd)") }}, 0) as money_weight,
         coalesce({{ quantity_weight("cells.quantity") }}, 0) as quantity_weight,
         coalesce(seen.money_weight, 0) as seen_money_weight,
         coalesce(seen.quantity_weight, 0) as seen_quantity_weight

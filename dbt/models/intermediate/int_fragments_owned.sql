@@ -1,4 +1,5 @@
--- One row per fragment, with the rule that owns it and what its tags claim, whether or not they decide.
+-- One row per fragment, with the rule that owns it and what its tags claim, whether or not they decide. Not of the lines
+-- that a policy allocates.
 select
     fragments.*,
 
@@ -33,3 +34,5 @@ left join {{ ref("int_identities_resolved") }} as claimed
     on fragments.identity_id = claimed.identity_id
     and {{ holds_on("claimed", "fragments.usage_date") }}
     and claimed.is_first_claim
+left join {{ ref("int_charges_by_policy") }} as by_policy on fragments.charge_id = by_policy.charge_id
+where by_policy.charge_id is null

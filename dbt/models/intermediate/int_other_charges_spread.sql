@@ -12,7 +12,7 @@ weighted as (
         matched.charge_id,
         matched.cell_id,
         matched.match_level,
-        charges.billed_cost,
+        charges.billed_usd,
         case
             when count(paid.cell_id) over charge > 0 then coalesce({{ money_weight("paid.amount") }}, 0)
             else {{ cell_weight("cells") }}

@@ -44,7 +44,7 @@ weighted as (
         case
             when count(*) over competitors = count(cells.quantity) over competitors
                 then {{ quantity_weight("cells.quantity") }}
-            else {{ money_weight("abs(coalesce(cells.billed_cost, 0))") }}
+            else {{ money_weight("abs(coalesce(cells.billed_usd, 0))") }}
         end as cell_weight
     from matched
     inner join {{ ref("int_cells_collected") }} as cells

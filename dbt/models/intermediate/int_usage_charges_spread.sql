@@ -4,7 +4,7 @@ with weighted as (
         matched.charge_id,
         matched.cell_id,
         matched.match_level,
-        charges.billed_cost,
+        charges.billed_usd,
         {{ cell_weight("cells") }} as weight
     from {{ ref("int_charges_matched") }} as matched
     inner join {{ ref("stg_charges") }} as charges on matched.charge_id = charges.charge_id
@@ -21,6 +21,6 @@ select
     cell_id,
     charge_id,
     'charge alone' as charge_match,
-    billed_cost as amount
+    billed_usd as amount
 from {{ ref("int_cells_rated") }}
 where evidence = 'charge'

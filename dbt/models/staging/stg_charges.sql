@@ -1,35 +1,11 @@
--- One row per charge line of a provider's bill.
-select
-    concat(charges.source, '/', charges.usage_date, '/', charges.record_id) as charge_id,
-    charges.usage_date,
-
-    charges.provider,
-    charges.account_id,
-    charges.provider_project_id,
-    coalesce(projects.name, charges.provider_project_name) as provider_project_name,
-    charges.api_key_id,
-    coalesce(api_keys.name, charges.api_key_name) as api_key_name,
-    charges.principal_id,
-    coalesce(principals.name, charges.principal_name) as principal_name,
-
-    charges.model,
-    case when charges.model is not null then coalesce(models.model_key, lower(charges.model)) end as model_key,
-    charges.meter,
-    charges.service_tier,
-    charges.context_tier,
-    charges.region,
-
-    charges.charge_category,
-    charges.line_item,
-    charges.quantity,
-    charges.quantity_unit,
-
-    charges.currency,
-    charges.billed_cost,
-    charges.list_cost
-from {{ source("lake", "charges") }} as charges
-left join {{ source("lake", "models") }} as models
-    on charges.provider = models.provider and charges.model = models.model
-{{ join_provider_name("charges", "project", "provider_project_id") }}
-{{ join_provider_name("charges", "api_key", "api_key_id") }}
-{{ join_provider_name("charges", "principal", "principal_id") }}
+-- One row per charge line: those that sources delivered, and those that follow from them by what is declared in
+-- sources.yaml. A capacity's line stands as its parts.
+select *
+from {{ ref("stg_charges_delivered") }}
+where charge_id not in (select divided_charge_id from {{ ref("stg_charges_of_capacities") }})
+union all by name
+select * exclude (divided_charge_id) from {{ ref("stg_charges_of_capacities") }}
+union all by name
+select * from {{ ref("stg_charges_of_percentages") }}
+union all by name
+select * from {{ ref("stg_charges_of_prepaid") }}

@@ -9,7 +9,7 @@ with seen as (
         usage_date,
         team,
         cost_usd
-    from {{ ref("fct_cost_allocations") }}
+    from {{ ref("int_allocations") }}
     union all
     select
         'API key' as kind,
@@ -19,7 +19,7 @@ with seen as (
         usage_date,
         team,
         cost_usd
-    from {{ ref("fct_cost_allocations") }}
+    from {{ ref("int_allocations") }}
 ),
 
 keys as (
@@ -59,5 +59,5 @@ inner join payers
     and keys.key_id = payers.key_id
     and payers.rank = 1
 inner join {{ ref("int_days_of_data") }} as days on keys.first_date = days.usage_date
-inner join {{ source("lake", "windows") }} as windows on days.days_after < windows.new_after_days
+inner join {{ source("lake", "thresholds") }} as thresholds on days.days_after < thresholds.new_after_days
 where keys.first_date > (select min(usage_date) from {{ ref("int_days_of_data") }})

@@ -16,6 +16,6 @@ select
             else 0
         end
     )::decimal(38, 12) as tagged_cost_usd
-from {{ ref("fct_cost_allocations") }} as allocations
+from {{ ref("int_allocations") }} as allocations
 cross join {{ source("lake", "active_tags") }} as active_tags
 group by all

@@ -15,12 +15,15 @@ with unsettled as (
             when {{ value }} <> '' then '{{ key }}'
             {%- endfor %}
         end as map_key
-    from {{ ref("fct_cost_allocations") }} as allocations
+    from {{ ref("int_allocations") }} as allocations
     left join {{ ref("int_identities_resolved") }} as resolved
         on allocations.identity_id = resolved.identity_id
         and {{ holds_on("resolved", "allocations.usage_date") }}
         and resolved.decides
-    where allocations.team = 'unallocated' or allocations.owner_evidence = 'tag'
+    where
+        (allocations.team = 'unallocated' or allocations.owner_evidence = 'tag')
+        -- what a policy divides goes where the rest goes
+        and allocations.identity_id is not null
 ),
 
 recognised as (

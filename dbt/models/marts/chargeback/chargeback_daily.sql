@@ -1,4 +1,5 @@
--- One row per UTC day, team, project, environment, service, provider, model and cost basis.
+-- One row per UTC day, team, project, environment, service, provider, model and cost basis; corrections of closed months are rows of
+-- their own, on the first day of the month that they are booked in.
 select
     usage_date,
     team,
@@ -14,6 +15,7 @@ select
     (sum(quantity) filter (where meter = 'input'))::bigint as input_tokens,
     (sum(quantity) filter (where meter = 'cache_read'))::bigint as cache_read_tokens,
     (sum(quantity) filter (where starts_with(meter, 'cache_write')))::bigint as cache_write_tokens,
-    (sum(quantity) filter (where meter = 'output'))::bigint as output_tokens
+    (sum(quantity) filter (where meter = 'output'))::bigint as output_tokens,
+    date_trunc('month', corrects_date)::date as corrects_month
 from {{ ref("fct_cost_allocations") }}
 group by all

@@ -1,4 +1,4 @@
--- One row per charge line of a provider's bill: the money that everything else divides.
+-- One row per charge line, of a provider's bill or declared: the money that everything else divides.
 select
     charge_id,
     usage_date::date as usage_date,
@@ -24,5 +24,8 @@ select
     quantity_unit,
     currency,
     billed_cost::decimal(38, 12) as billed_cost,
-    list_cost::decimal(38, 12) as list_cost
+    list_cost::decimal(38, 12) as list_cost,
+    usd_per_unit,
+    billed_usd,
+    list_usd
 from {{ ref("stg_charges") }}

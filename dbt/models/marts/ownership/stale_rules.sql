@@ -9,4 +9,5 @@ select
     used.last_decided_date::date as last_decided_date,
     used.days_without_match::bigint as days_without_match
 from {{ ref("int_selectors_used") }} as used
-inner join {{ source("lake", "windows") }} as windows on used.days_without_match >= windows.stale_after_days
+inner join {{ source("lake", "thresholds") }} as thresholds
+    on used.days_without_match >= thresholds.stale_after_days

@@ -61,7 +61,7 @@ select
     sum(allocations.cost_usd)::decimal(38, 12) as cost_usd,
     min(allocations.usage_date)::date as first_date,
     max(allocations.usage_date)::date as last_date
-from {{ ref("fct_cost_allocations") }} as allocations
+from {{ ref("int_allocations") }} as allocations
 inner join decided
     on allocations.identity_id = decided.identity_id
     and {{ holds_on("decided", "allocations.usage_date") }}

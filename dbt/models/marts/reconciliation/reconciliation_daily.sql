@@ -1,15 +1,19 @@
--- One row per UTC day, provider and account: the bill, both ratings of the same consumption, and what was attributed.
+-- One row per UTC day, provider and account: the bill, both ratings of the same consumption, why they differ, and what
+-- was attributed.
 {% set account = "usage_date, provider, account_id" %}
 with billed as (
-    select {{ account }}, sum(billed_cost) as billed_usd, bool_or({{ bills_usage("charge_category") }}) as is_usage_billed
+    select {{ account }}, sum(billed_usd) as billed_usd, bool_or({{ bills_usage("charge_category") }}) as is_usage_billed
     from {{ ref("stg_charges") }}
     group by all
 ),
 
 usage as (
-    select {{ account }}, sum(rated_cost) as rated_usage_usd
-    from {{ ref("int_cells_rated") }}
-    where evidence = 'usage'
+    select
+        {{ account }},
+        sum(rated_usage_usd) as rated_usage_usd,
+        sum(rated_usage_usd) filter (where evidence = 'usage') as rated_report_usd,
+        bool_or(is_reported) as is_reported
+    from {{ ref("int_cells_reconciled") }}
     group by all
 ),
 
@@ -19,13 +23,21 @@ requests as (
     group by all
 ),
 
+causes as (
+    select
+        {{ account }},
+        {{ sums_of_causes() }}
+    from {{ ref("int_causes_found") }}
+    group by {{ account }}
+),
+
 attributed as (
     select
         {{ account }},
         sum(cost_usd) as attributed_usd,
         sum(cost_usd) filter (where cost_basis = 'billed') as attributed_billed_usd,
         sum(cost_usd) filter (where cost_basis = 'rated_usage') as attributed_rated_usd
-    from {{ ref("fct_cost_allocations") }}
+    from {{ ref("int_allocations") }}
     group by all
 ),
 
@@ -43,20 +55,28 @@ select
     accounts.usage_date::date as usage_date,
     accounts.provider,
     accounts.account_id,
+    coalesce(billed.is_usage_billed, false) as is_usage_billed,
+
     billed.billed_usd::decimal(38, 12) as billed_usd,
     usage.rated_usage_usd::decimal(38, 12) as rated_usage_usd,
     requests.rated_requests_usd::decimal(38, 12) as rated_requests_usd,
     requests.reported_usd::decimal(38, 12) as reported_usd,
+
+    {{ delta_of("billed.billed_usd", "usage.rated_usage_usd", "usage.is_reported") }} as billed_minus_usage_usd,
+    {{ delta_of("usage.rated_usage_usd", "requests.rated_requests_usd", "usage.is_reported") }} as usage_minus_requests_usd,
+    {%- for cause in causes_of_deltas() %}
+    case when usage.is_reported then coalesce(causes.{{ cause.column }}, 0) end::decimal(38, 12) as {{ cause.column }},
+    {%- endfor %}
+
     coalesce(attributed.attributed_usd, 0)::decimal(38, 12) as attributed_usd,
-    coalesce(billed.is_usage_billed, false) as is_usage_billed,
     -- what must come out: the bill to the last digit, and beside it the rated usage of days not billed yet
     (
         coalesce(attributed.attributed_billed_usd, 0) - coalesce(billed.billed_usd, 0)
         + coalesce(attributed.attributed_rated_usd, 0)
-        - case when coalesce(billed.is_usage_billed, false) then 0 else coalesce(usage.rated_usage_usd, 0) end
+        - case when coalesce(billed.is_usage_billed, false) then 0 else coalesce(usage.rated_report_usd, 0) end
     )::decimal(38, 12) as difference_usd
 from accounts
-{% for part in ["billed", "usage", "requests", "attributed"] %}
+{% for part in ["billed", "usage", "requests", "causes", "attributed"] %}
 left join {{ part }}
     on accounts.usage_date = {{ part }}.usage_date
     and accounts.provider = {{ part }}.provider

@@ -1,0 +1,392 @@
+"""Month close: a UTC month whose numbers never move again, signed by a statement that ties them to the bills.
+
+    $CHARGEBACK_HOME/closed/2026-10/
+      allocations.parquet       fct_cost_allocations of the month: what every mart goes on saying of it
+      statement.csv, .parquet   per team, cost centre, project, environment and account
+      journal.csv               the same for the general ledger, where sources.yaml has a `journal:`
+      closing.json              when, by whom, why, what was accepted, and the control totals
+      ownership_map/            the map that decided
+      SHA256SUMS                of all of these; `sha256sum --check SHA256SUMS` proves them
+
+The folder is the only thing that says a month is closed; it appears in one rename and goes in one. Months are
+closed in order. What changes later is booked in the first open month (`int_corrections`).
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from importlib import metadata
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import yaml
+
+from dagster_project import journal, rates, settings, statement
+from dagster_project.days import Days
+from dagster_project.errors import ChargebackError
+from dagster_project.lake import Lake, add_folder
+from dagster_project.ownership import Mistake, files_of
+from dagster_project.sources import Source
+from dagster_project.terminal import dollars, jsonable
+
+EMPTY = "_empty"
+"""A folder beside the closed months that holds no allocations, so that dbt always has a table to read."""
+
+_MART = settings.CHECKOUT / "dbt" / "models" / "marts" / "chargeback" / "chargeback.yml"
+
+CLOSINGS = {
+    "month": pl.Date,
+    "is_closed": pl.Boolean,
+    "closed_at": pl.Datetime("us"),
+    "closed_by": pl.String,
+    "reason": pl.String,
+    "accepted": pl.String,
+    "allocations": pl.Int64,
+    "cost_usd": pl.Decimal(38, 12),
+    "billed_usd": pl.Decimal(38, 12),
+    "estimated_usd": pl.Decimal(38, 12),
+    "corrections_usd": pl.Decimal(38, 12),
+    "statement_sha256": pl.String,
+    "reopened_at": pl.Datetime("us"),
+    "reopened_by": pl.String,
+    "reopened_reason": pl.String,
+}
+
+
+class NotClosed(ChargebackError):
+    """A month that cannot be closed, or reopened, as asked, and all reasons. Nothing was changed."""
+
+    def __init__(self, month: date, problems: Sequence[str], remedy: str) -> None:
+        self.problems = list(problems)
+        told = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"{month:%Y-%m} stays as it is:{told}\n{remedy}")
+
+
+class Damaged(ChargebackError):
+    """A file of a closed month is not what was signed."""
+
+    def __init__(self, folder: Path, file: str) -> None:
+        super().__init__(
+            f"{folder / file} is missing or is not what was signed (SHA256SUMS): put the file back from a "
+            f"backup, or `chargeback reopen {folder.name}`"
+        )
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A month that has just been closed, and where its statement is."""
+
+    month: date
+    folder: Path
+    totals: statement.Totals
+    accepted: Sequence[str]
+    has_journal: bool
+
+
+def month_of(text: str) -> date:
+    """The first day of a month written like 2026-10. Raises ValueError."""
+    return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC).date()
+
+
+def closed_months(lake: Lake) -> list[date]:
+    """The closed months, in order."""
+    return [month_of(folder.name) for folder in _folders(lake.closed)]
+
+
+def tables(lake: Lake) -> Mapping[str, pl.DataFrame]:
+    """What dbt reads of closings: `closed_months`, and `closings` with those that were reopened.
+
+    Raises Damaged when a closed month's files are not those that were signed.
+    """
+    closings = [_verified(folder) for folder in _folders(lake.closed)]
+    undone = [
+        _said(folder, "closing.json") | _said(folder, "reopening.json") for folder in _folders(lake.reopened)
+    ]
+    rows = [
+        {**closing, "is_closed": is_closed, "accepted": "; ".join(closing["accepted"]) or None}
+        for is_closed, those in ((True, closings), (False, undone))
+        for closing in those
+    ]
+    data = {name: [_typed(kind, row.get(name)) for row in rows] for name, kind in CLOSINGS.items()}
+    frame = pl.DataFrame(data, schema=CLOSINGS)
+    return {
+        "closed_months": frame.filter("is_closed").select("month").sort("month"),
+        "closings": frame.sort("month", "closed_at"),
+    }
+
+
+def prepare(lake: Lake) -> None:
+    """Write what dbt reads when no month is closed: allocations with the mart's columns and no row."""
+    (mart,) = (
+        m
+        for m in yaml.safe_load(_MART.read_text(encoding="utf-8"))["models"]
+        if m["name"] == "fct_cost_allocations"
+    )
+    columns = ", ".join(f'null::{column["data_type"]} as "{column["name"]}"' for column in mart["columns"])
+    folder = lake.closed / EMPTY
+    folder.mkdir(parents=True, exist_ok=True)
+    with lake.scratch() as scratch, duckdb.connect() as engine:
+        file = scratch / "allocations.parquet"
+        engine.execute(f"copy (select {columns} limit 0) to '{file}' (format parquet)")
+        file.replace(folder / file.name)
+
+
+def refuse_out_of_order(lake: Lake, month: date, today: date) -> None:
+    """Raises NotClosed for a month that is not over, is closed, or is not the next one."""
+    closed = closed_months(lake)
+    if month in closed:
+        raise NotClosed(
+            month, ["it is closed"], f"What changed since is booked in {_after(closed[-1]):%Y-%m}."
+        )
+    if _after(month) > today:
+        raise NotClosed(month, [f"it is not over before {_after(month)} (UTC)"], "Close it then.")
+    if closed and month != _after(closed[-1]):
+        raise NotClosed(
+            month,
+            [f"months are closed in order, and {_after(closed[-1]):%Y-%m} is open"],
+            "Close that one first.",
+        )
+
+
+def doubts(lake: Lake, month: date, configured: Mapping[str, Source]) -> list[str]:
+    """Why the month's numbers may still move: days not pulled, days that may be restated or have no bill."""
+    days = Days(month, journal.posting_date(month))
+    found = [doubt for source in configured.values() for doubt in _doubts_of(lake, source, days)]
+    with duckdb.connect(str(lake.published), read_only=True) as warehouse:
+        unbilled = warehouse.execute(
+            """
+            select provider, account_id, usage_date, sum(cost_usd)
+            from fct_cost_allocations
+            where date_trunc('month', usage_date) = ? and cost_basis <> 'billed' and corrects_date is null
+                and (provider, account_id) in (select provider, account_id from fct_charges)
+            group by all
+            order by all
+            """,
+            [month],
+        ).fetchall()
+        ((unpriced,),) = warehouse.execute(
+            "select count(*) from fct_cost_allocations "
+            "where date_trunc('month', usage_date) = ? and cost_usd is null",
+            [month],
+        ).fetchall()
+    for (provider, account), rows in groupby(unbilled, key=itemgetter(0, 1)):
+        those = list(rows)
+        estimated = sum((usd for *_, usd in those if usd is not None), start=0)
+        found.append(
+            f"{provider} {account}: no bill yet for {_told([day for _, _, day, _ in those])}; "
+            f"{dollars(estimated)} are estimated"
+        )
+    if unpriced:
+        found.append(f"{unpriced:,} allocations have no price and no bill; `fct_cost_allocations` has them")
+    return found
+
+
+def _doubts_of(lake: Lake, source: Source, days: Days) -> Iterator[str]:
+    wanted = source.days_of(days)
+    if wanted is None:
+        return
+    pulled = _pulled(lake, source.name)
+    for kind in source.module.KINDS:
+        loaded = set(lake.days_of(kind, source.name))
+        if missing := [day for day in wanted if day not in loaded]:
+            yield f"{source.name}: no {kind} records of {_told(missing)} were pulled"
+        settles = timedelta(days=source.restates_days)
+        if moving := [
+            day for day in wanted if day in loaded and (pulled.get((kind, day)) or date.min) < day + settles
+        ]:
+            yield (
+                f"{source.name}: {kind} records of {_told(moving)} may still be restated; they were not "
+                f"pulled again {source.restates_days} days later"
+            )
+
+
+def _pulled(lake: Lake, source: str) -> Mapping[tuple[str, date], date]:
+    """The UTC day on which each kind and day was last pulled."""
+    file = lake.pulled_days(source)
+    if not file.exists():
+        return {}
+    rows = pl.read_parquet(file).select("record_kind", "usage_date", pl.col("pulled_at").dt.date()).rows()
+    return {(kind, day): pulled for kind, day, pulled in rows}
+
+
+def close(
+    lake: Lake,
+    month: date,
+    *,
+    accepted: Sequence[str],
+    reason: str | None,
+    by: str | None,
+    now: datetime,
+    accounts: settings.Journal | None,
+    ownership_map: Path,
+) -> Closed:
+    """Freeze `month` as the published warehouse has it. `accepted` are the doubts accepted for `reason`.
+
+    Raises NotClosed, and statement.NotReconciled; nothing is changed then.
+    """
+    with lake.scratch() as scratch, lake.locked("warehouse"):
+        refuse_out_of_order(lake, month, now.date())
+        folder = scratch / f"{month:%Y-%m}"
+        folder.mkdir()
+        with duckdb.connect(str(lake.published), read_only=True) as warehouse:
+            _refuse_earlier(warehouse, lake, month)
+            totals = statement.totals(warehouse, month)
+            warehouse.execute(
+                f"copy (from fct_cost_allocations where date_trunc('month', usage_date) = date '{month}' "
+                f"order by allocation_id) to '{folder / 'allocations.parquet'}' (format parquet)"
+            )
+            statement.write(warehouse, month, folder)
+        if accounts:
+            write_journal(folder, month, accounts, folder / "journal.csv")
+        _copy_map(ownership_map, folder / "ownership_map")
+        said = {
+            "month": month,
+            "closed_at": now.replace(tzinfo=None),
+            "closed_by": by or getpass.getuser(),
+            "reason": reason,
+            "accepted": list(accepted),
+            "statement_sha256": _digest(folder / "statement.csv"),
+            **asdict(totals),
+            "versions": {
+                "llm-chargeback": metadata.version("llm-chargeback"),
+                "price catalogue": rates.catalogue_version(),
+            },
+        }
+        _write_json(folder / "closing.json", said)
+        _sign(folder)
+        place = lake.closed / folder.name
+        add_folder(folder, place)
+    return Closed(month, place, totals, accepted, accounts is not None)
+
+
+def reopen(lake: Lake, month: date, *, reason: str, by: str | None, now: datetime) -> Path:
+    """Let the month move again; what was signed is kept below `reopened/`, whose new folder is returned.
+
+    Raises NotClosed when the month is not the last closed one.
+    """
+    with lake.locked("warehouse"):
+        closed = closed_months(lake)
+        if month not in closed:
+            raise NotClosed(month, ["it is not closed"], "There is nothing to reopen.")
+        if month != closed[-1]:
+            raise NotClosed(
+                month,
+                [f"{closed[-1]:%Y-%m} is closed after it, and holds what corrects it"],
+                f"Reopen {closed[-1]:%Y-%m} first.",
+            )
+        folder = lake.closed / f"{month:%Y-%m}"
+        said = {
+            "reopened_at": now.replace(tzinfo=None),
+            "reopened_by": by or getpass.getuser(),
+            "reopened_reason": reason,
+        }
+        # Before the rename: a process that is killed in between leaves the month closed.
+        _write_json(folder / "reopening.json", said)
+        times = len(list(lake.reopened.glob(f"{folder.name}.*")))
+        place = lake.reopened / f"{folder.name}.{times + 1}"
+        add_folder(folder, place)
+    return place
+
+
+def write_journal(
+    folder: Path, month: date, accounts: settings.Journal, file: Path
+) -> Sequence[journal.Line]:
+    """Write the journal of the statement in `folder` to `file`, and return its lines."""
+    rows = pl.read_parquet(folder / "statement.parquet").to_dicts()
+    lines = journal.lines(rows, month, accounts)
+    statement.write_csv(file, journal.COLUMNS, (line.row(journal.posting_date(month)) for line in lines))
+    return lines
+
+
+def _refuse_earlier(warehouse: duckdb.DuckDBPyConnection, lake: Lake, month: date) -> None:
+    """The first month that is ever closed is the first that has anything."""
+    ((first,),) = warehouse.execute(
+        "select date_trunc('month', min(usage_date))::date from fct_cost_allocations"
+    ).fetchall()
+    if not closed_months(lake) and first is not None and first < month:
+        raise NotClosed(month, [f"there is cost in {first:%Y-%m}, which is open"], "Close that one first.")
+
+
+def _after(month: date) -> date:
+    return (month + timedelta(days=31)).replace(day=1)
+
+
+def _told(days: Sequence[date]) -> str:
+    """Days as the ranges that they make, in order."""
+    ranges: list[tuple[date, date]] = []
+    for day in sorted(days):
+        if ranges and ranges[-1][1] == day - timedelta(days=1):
+            ranges[-1] = (ranges[-1][0], day)
+        else:
+            ranges.append((day, day))
+    return ", ".join(str(Days(*ends)) for ends in ranges)
+
+
+def _folders(parent: Path) -> list[Path]:
+    if not parent.exists():
+        return []
+    return sorted(folder for folder in parent.iterdir() if not folder.name.startswith("_"))
+
+
+def _copy_map(ownership_map: Path, folder: Path) -> None:
+    for found in files_of(ownership_map):
+        if not isinstance(found, Mistake):
+            path, _ = found
+            place = folder / path.relative_to(ownership_map)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+
+
+def _sign(folder: Path) -> None:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    (folder / "SHA256SUMS").write_text(
+        "".join(f"{_digest(file)}  {file.relative_to(folder)}\n" for file in files), encoding="utf-8"
+    )
+
+
+def _verified(folder: Path) -> Mapping[str, Any]:
+    """What closing.json says, when every signed file is what was signed."""
+    try:
+        sums = (folder / "SHA256SUMS").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Damaged(folder, "SHA256SUMS") from None
+    for line in sums.splitlines():
+        digest, _, file = line.partition("  ")
+        if not (folder / file).is_file() or _digest(folder / file) != digest:
+            raise Damaged(folder, file)
+    return _said(folder, "closing.json")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _write_json(file: Path, said: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(said, indent=2, default=jsonable) + "\n", encoding="utf-8")
+
+
+def _said(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """A value of closing.json as its column has it."""
+    if not isinstance(value, str):
+        return value
+    if kind == pl.Date:
+        return date.fromisoformat(value)
+    if kind == pl.Datetime("us"):
+        return datetime.fromisoformat(value)
+    return Decimal(value) if isinstance(kind, pl.Decimal) else value

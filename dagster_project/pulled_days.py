@@ -1,0 +1,50 @@
+"""When each day of a source was pulled: which days are in, and which were asked for again after they settled.
+
+A source's days are one file. A day that was in the lake before there was such a file has no row until
+it is pulled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime
+
+import polars as pl
+
+from dagster_project.records import Kind
+
+DAY = ("source", "record_kind", "usage_date")
+SCHEMA = {
+    "source": pl.String,
+    "record_kind": pl.String,
+    "usage_date": pl.Date,
+    "first_pulled_at": pl.Datetime("us"),
+    "pulled_at": pl.Datetime("us"),
+    "rows": pl.Int64,
+}
+NO_DAYS = pl.DataFrame(schema=SCHEMA)
+
+
+def last_pulled(known: pl.DataFrame, kind: Kind) -> dict[date, datetime]:
+    """The instant (UTC, naive) of each day's last pull, of one source's days."""
+    return dict(known.filter(pl.col("record_kind") == kind).select("usage_date", "pulled_at").iter_rows())
+
+
+def with_pulled(
+    known: pl.DataFrame, source: str, rows: Iterable[tuple[Kind, date, int]], pulled_at: datetime
+) -> pl.DataFrame:
+    """`known` and what the pull of the instant `pulled_at` (UTC, naive) put into the lake: one row per DAY.
+
+    `rows` is how many records it has put there of each kind and day. Both frames have SCHEMA.
+    """
+    pulled = pl.DataFrame(
+        [(source, kind, day, pulled_at, pulled_at, count) for kind, day, count in rows],
+        schema=SCHEMA,
+        orient="row",
+    )
+    return (
+        pl.concat([known, pulled])
+        .group_by(DAY, maintain_order=True)
+        .agg(pl.first("first_pulled_at"), pl.last("pulled_at", "rows"))
+        .sort(DAY)
+    )

@@ -1,0 +1,131 @@
+"""What a closed month says to Finance: who pays how much, per cost centre, and the totals that prove it.
+
+Nothing here knows where files are or which months are closed (see `closing`): it reads an open warehouse and
+writes into the folder that it is given.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from dagster_project.errors import ChargebackError
+
+ROWS = """
+select
+    date_trunc('month', allocations.usage_date)::date as month,
+    allocations.team,
+    teams.cost_center,
+    allocations.project,
+    allocations.environment,
+    allocations.provider,
+    allocations.account_id,
+    allocations.cost_basis,
+    date_trunc('month', allocations.corrects_date)::date as corrects_month,
+    sum(allocations.cost_usd)::decimal(38, 12) as cost_usd
+from fct_cost_allocations as allocations
+left join dim_teams as teams on allocations.team = teams.team
+where date_trunc('month', allocations.usage_date) = date '{month}'
+group by all
+order by all
+"""
+"""The statement of a month: what each team, cost centre, project and environment pays for each account, in
+USD. `cost_basis` tells bills from estimates; `corrects_month` names the closed month that a row corrects."""
+
+_BILLED = """
+select provider, account_id, currency, count(*), sum(billed_cost), sum(billed_usd)
+from fct_charges
+where date_trunc('month', usage_date) = date '{month}'
+group by all
+order by all
+"""
+
+_TOTALS = """
+select
+    count(*),
+    coalesce(sum(cost_usd), 0),
+    coalesce(sum(cost_usd) filter (where cost_basis = 'billed' and corrects_date is null), 0),
+    coalesce(sum(cost_usd) filter (where cost_basis <> 'billed' and corrects_date is null), 0),
+    coalesce(sum(cost_usd) filter (where corrects_date is not null), 0)
+from fct_cost_allocations
+where date_trunc('month', usage_date) = date '{month}'
+"""
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What one account's bill of the month sums to: lines, amount in its own currency, and in USD."""
+
+    provider: str
+    account_id: str | None
+    currency: str
+    lines: int
+    billed_cost: Decimal
+    billed_usd: Decimal
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Control totals of a month, in USD; `cost_usd` sums the three others, `billed_usd` sums `bills`."""
+
+    allocations: int
+    cost_usd: Decimal
+    billed_usd: Decimal
+    estimated_usd: Decimal
+    corrections_usd: Decimal
+    bills: Sequence[Bill]
+
+
+class NotReconciled(ChargebackError):
+    """The month's allocations are not its bills: a defect, so nothing may be signed."""
+
+    def __init__(self, month: date, received: Decimal, attributed: Decimal) -> None:
+        super().__init__(
+            f"{month:%Y-%m}: bills sum to {received:f} USD, what is attributed of them to {attributed:f}; "
+            "nothing was closed"
+        )
+
+
+def totals(warehouse: duckdb.DuckDBPyConnection, month: date) -> Totals:
+    """The control totals, taken from the bills and from the allocations. Raises NotReconciled."""
+    bills = [Bill(*row) for row in warehouse.execute(_BILLED.format(month=month)).fetchall()]
+    found = Totals(*warehouse.execute(_TOTALS.format(month=month)).fetchall()[0], bills)
+    received = sum((bill.billed_usd for bill in bills), Decimal(0))
+    if received != found.billed_usd:
+        raise NotReconciled(month, received, found.billed_usd)
+    return found
+
+
+def write(warehouse: duckdb.DuckDBPyConnection, month: date, folder: Path) -> None:
+    """Write `statement.parquet` and `statement.csv` into `folder`: the rows of ROWS, every digit of them."""
+    rows = ROWS.format(month=month)
+    warehouse.execute(f"copy ({rows}) to '{folder / 'statement.parquet'}' (format parquet)")
+    asked = warehouse.execute(rows)
+    columns = [column[0] for column in asked.description]
+    write_csv(
+        folder / "statement.csv", columns, (dict(zip(columns, row, strict=True)) for row in asked.fetchall())
+    )
+
+
+def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows as CSV that a spreadsheet opens as text and numbers: no name becomes a formula."""
+    with file.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        writer.writerows({column: _cell(row[column]) for column in columns} for row in rows)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    text = str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,6 @@
+-- A line that a policy allocates is put together whole, in quantity, from fragments of its own only.
+{{ config(meta={"dagster": {"ref": {"name": "int_charges_by_policy"}}}) }}
+{{ not_conserved(
+    ref("int_fragments_identified"), ref("int_charges_by_policy"), ["charge_id"], "quantity", "quantity",
+    "charge_id in (select by_policy.charge_id from " ~ ref("int_charges_by_policy") ~ " as by_policy)"
+) }}
