@@ -43,7 +43,12 @@ from dagster_project.terminal import dollars, jsonable
 EMPTY = "_empty"
 """A folder beside the closed months that holds no allocations, so that dbt always has a table to read."""
 
-_MART = settings.CHECKOUT / "dbt" / "models" / "marts" / "chargeback" / "chargeback.yml"
+_MARTS = settings.CHECKOUT / "dbt" / "models" / "marts"
+_FROZEN = {
+    "fct_cost_allocations": ("chargeback/chargeback.yml", "allocations.parquet"),
+    "statements": ("finance/statements.yml", "statement.parquet"),
+}
+"""The marts of which a closed month keeps its rows: where their contract is, and the file."""
 
 CLOSINGS = {
     "month": pl.Date,
@@ -127,19 +132,22 @@ def tables(lake: Lake) -> Mapping[str, pl.DataFrame]:
 
 
 def prepare(lake: Lake) -> None:
-    """Write what dbt reads when no month is closed: allocations with the mart's columns and no row."""
-    (mart,) = (
-        m
-        for m in yaml.safe_load(_MART.read_text(encoding="utf-8"))["models"]
-        if m["name"] == "fct_cost_allocations"
-    )
-    columns = ", ".join(f'null::{column["data_type"]} as "{column["name"]}"' for column in mart["columns"])
+    """Write what dbt reads while no month is closed: files with the marts' columns and no row."""
     folder = lake.closed / EMPTY
     folder.mkdir(parents=True, exist_ok=True)
     with lake.scratch() as scratch, duckdb.connect() as engine:
-        file = scratch / "allocations.parquet"
-        engine.execute(f"copy (select {columns} limit 0) to '{file}' (format parquet)")
-        file.replace(folder / file.name)
+        for mart, (contract, name) in _FROZEN.items():
+            file = scratch / name
+            columns = ", ".join(f'null::{kind} as "{column}"' for column, kind in _columns(contract, mart))
+            engine.execute(f"copy (select {columns} limit 0) to '{file}' (format parquet)")
+            file.replace(folder / name)
+
+
+def _columns(contract: str, mart: str) -> list[tuple[str, str]]:
+    """Name and type of a mart's columns, as its contract has them."""
+    models = yaml.safe_load((_MARTS / contract).read_text(encoding="utf-8"))["models"]
+    (columns,) = (model["columns"] for model in models if model["name"] == mart)
+    return [(column["name"], column["data_type"]) for column in columns]
 
 
 def refuse_out_of_order(lake: Lake, month: date, today: date) -> None:

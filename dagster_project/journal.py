@@ -57,7 +57,7 @@ class Line:
 
 
 def lines(statement: Sequence[Mapping[str, Any]], month: date, accounts: Journal) -> list[Line]:
-    """The journal of `statement` (rows as `statement.ROWS` has them, of `month`).
+    """The journal of `statement`: rows of the mart `statements`, of `month`.
 
     For each provider, and apart for estimates and for corrections of a closed month: an expense line per team
     and cost centre, and one line against them. What nobody priced has no amount and no line; what rounds to

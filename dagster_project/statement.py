@@ -18,27 +18,6 @@ import duckdb
 
 from dagster_project.errors import ChargebackError
 
-ROWS = """
-select
-    date_trunc('month', allocations.usage_date)::date as month,
-    allocations.team,
-    teams.cost_center,
-    allocations.project,
-    allocations.environment,
-    allocations.provider,
-    allocations.account_id,
-    allocations.cost_basis,
-    date_trunc('month', allocations.corrects_date)::date as corrects_month,
-    sum(allocations.cost_usd)::decimal(38, 12) as cost_usd
-from fct_cost_allocations as allocations
-left join dim_teams as teams on allocations.team = teams.team
-where date_trunc('month', allocations.usage_date) = date '{month}'
-group by all
-order by all
-"""
-"""The statement of a month: what each team, cost centre, project and environment pays for each account, in
-USD. `cost_basis` tells bills from estimates; `corrects_month` names the closed month that a row corrects."""
-
 _BILLED = """
 select provider, account_id, currency, count(*), sum(billed_cost), sum(billed_usd)
 from fct_charges
@@ -104,8 +83,8 @@ def totals(warehouse: duckdb.DuckDBPyConnection, month: date) -> Totals:
 
 
 def write(warehouse: duckdb.DuckDBPyConnection, month: date, folder: Path) -> None:
-    """Write `statement.parquet` and `statement.csv` into `folder`: the rows of ROWS, every digit of them."""
-    rows = ROWS.format(month=month)
+    """Write the month's rows of the mart `statements`, every digit of them, as Parquet and CSV."""
+    rows = f"select * exclude (is_closed) from statements where month = date '{month}' order by all"
     warehouse.execute(f"copy ({rows}) to '{folder / 'statement.parquet'}' (format parquet)")
     asked = warehouse.execute(rows)
     columns = [column[0] for column in asked.description]

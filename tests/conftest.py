@@ -28,6 +28,13 @@ CHECKOUT = Path(__file__).parents[1]
 ACTIVE_TAGS = ("service", "feature", "team", "environment", "customer")
 UNGUARDED = settings.Guards(price_factor=Decimal(9_999_999), unpriced_share=Decimal(1))
 """The amounts of stories are round, not plausible."""
+WITHOUT_UNIT_TESTS = ("--exclude-resource-type", "unit_test")
+"""They are about the models, not about the data: test_waterfall runs them."""
+ALLOCATED = (
+    *("--select", "+fct_charges", "+chargeback_by_team", "+statements", "+month_closings"),
+    *("--indirect-selection", "buildable", *WITHOUT_UNIT_TESTS),
+)
+"""Arguments of a build that ends with what is booked, for stories that ask nothing else."""
 Row = Mapping[str, Any]
 
 
@@ -128,7 +135,7 @@ class Books:
                 **ownership.load(ownership_map).tables(),
             },
         )
-        return dbt("build", self.home, *arguments, project=self._project())
+        return dbt("build", self.home, *(arguments or WITHOUT_UNIT_TESTS), project=self._project())
 
     def _project(self) -> Path:
         """The real dbt project; where the book has seeds of its own, a copy of it with those."""
@@ -225,3 +232,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty CHARGEBACK_HOME."""
     monkeypatch.setenv("CHARGEBACK_HOME", str(tmp_path))
     return tmp_path
+
+
+LONGEST = ("test_pipeline.py", "test_faults.py", "test_closing.py", "test_check_map.py", "test_ui.py")
+"""They begin, so that no worker is left alone with minutes of work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from conftest import Books, hand_written, written
+from conftest import ALLOCATED, Books, hand_written, written
 
 from dagster_project import closing, settings
 from dagster_project.days import Days
@@ -77,7 +77,7 @@ class Year:
         lake = self.books.lake
         self.books.charges[:] = self.lines.values()
         self.books.pull(Days(date(2026, 1, 1), last), date(2027, 1, 31))
-        built = self.books.build(self.owners)
+        built = self.books.build(self.owners, *ALLOCATED)
         assert built.returncode == 0, built.stdout[-5000:]
         shutil.copyfile(lake.build, lake.published)
 
@@ -110,7 +110,7 @@ class Year:
         return sum((line["billed_cost"] for line in self.lines.values()), Decimal(0))
 
     def total(self) -> Decimal:
-        ((total,),) = self.books.query("select sum(cost_usd) from chargeback_by_team")
+        ((total,),) = self.books.query("select sum(cost_usd) from statements")
         return total
 
 
@@ -298,7 +298,7 @@ def test_what_may_still_move_is_a_doubt(tmp_path):
     books.used(date(2026, 10, 29), "acme", "key", model="no-such-model", input_tokens=1000)
     books.used(day, "nobody bills", "key", model="no-such-model", input_tokens=1000)
     books.pull(Days(date(2026, 10, 3), date(2026, 10, 30)), date(2026, 10, 31))
-    built = books.build(written(tmp_path, "teams: {}\n"))
+    built = books.build(written(tmp_path, "teams: {}\n"), *ALLOCATED)
     assert built.returncode == 0, built.stdout
     shutil.copyfile(books.lake.build, books.lake.published)
     source = hand_written("openai", {"charge": []})

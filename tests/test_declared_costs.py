@@ -11,7 +11,7 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from conftest import Books, written
+from conftest import ALLOCATED, Books, written
 
 from dagster_project.days import Days
 from dagster_project.sources import declared
@@ -138,7 +138,7 @@ def books(tmp_path_factory) -> Books:
             books.charge(day, account, str(amount), provider="cohere", api_key_id="key_bot")
 
     books.pull(Days(FIRST, date(2026, 10, 6)))
-    built = books.build(written(books.home, OWNERSHIP))
+    built = books.build(written(books.home, OWNERSHIP), *ALLOCATED)
     assert built.returncode == 0, built.stdout[-4000:]
     return books
 

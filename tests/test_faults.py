@@ -343,6 +343,7 @@ def filled(disk: Path, left_kibibytes: int) -> Iterator[None]:
         filler.unlink()
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_changes_nothing(acme, tmp_path):
     """As a full disk, on machines where none can be mounted: files may not grow beyond a size."""
     limited = copy_of(acme, tmp_path)

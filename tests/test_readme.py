@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from conftest import Books
+from conftest import ALLOCATED, Books
 from typer.testing import CliRunner
 
 from dagster_project import cli, sources
@@ -26,10 +26,19 @@ def blocks(language: str) -> list[str]:
     return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
 
 
+IN_SOURCES = ("sources:", "journal:")
+"""What the blocks for sources.yaml begin with; all others are of the ownership map."""
+
+
 def test_the_sources_are_valid(tmp_path, monkeypatch):
-    (tmp_path / "sources.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
-    monkeypatch.setenv("CHARGEBACK_SOURCES", str(tmp_path / "sources.yaml"))
-    assert list(sources.configured()) == ["openai", "anthropic", "gateway"]
+    found = []
+    for text in blocks("yaml"):
+        if text.startswith(IN_SOURCES):
+            whole = text if text.startswith("sources:") else f"sources: {{}}\n{text}"
+            (tmp_path / "sources.yaml").write_text(whole, encoding="utf-8")
+            monkeypatch.setenv("CHARGEBACK_SOURCES", str(tmp_path / "sources.yaml"))
+            found += sources.configured()
+    assert found == ["openai", "anthropic", "gateway", "plans"]
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def readme_map(tmp_path: Path) -> Path:
     """The README's map: each of its blocks is a file."""
     folder = tmp_path / "map"
     folder.mkdir()
-    for number, text in enumerate(blocks("yaml")[1:]):
+    for number, text in enumerate(text for text in blocks("yaml") if not text.startswith(IN_SOURCES)):
         (folder / f"{number}.yaml").write_text(text, encoding="utf-8")
     return folder
 
@@ -55,7 +64,7 @@ def test_the_cases_of_the_map_come_out_as_told(readme_map, tmp_path):
         books.used(day, project, "a key", provider_project_id=project, **million)
     books.asked(day, "nobody", None, "nobody", **million)
     books.pull(Days(before, day))
-    built = books.build(readme_map)
+    built = books.build(readme_map, *ALLOCATED)
     assert built.returncode == 0, built.stdout
 
     def teams(account: str, on: date = day) -> dict[str, Decimal]:

@@ -10,7 +10,7 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from conftest import Books
+from conftest import ALLOCATED, Books
 
 from dagster_project.days import Days
 
@@ -146,7 +146,7 @@ def books(tmp_path_factory) -> Books:
     folder = books.home / "map"
     folder.mkdir()
     (folder / "owners.yaml").write_text(ownership_map(), encoding="utf-8")
-    built = books.build(folder)
+    built = books.build(folder, *ALLOCATED)
     assert built.returncode == 0, built.stdout[-4000:]
     return books
 

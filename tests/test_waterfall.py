@@ -356,7 +356,7 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     map_folder = books.home / "map"
     map_folder.mkdir()
     (map_folder / "owners.yaml").write_text(OWNERSHIP, encoding="utf-8")
-    built = books.build(map_folder, guards=settings.DEFAULT_GUARDS)
+    built = books.build(map_folder, "--select", "fqn:*", guards=settings.DEFAULT_GUARDS)
     assert built.returncode == 0, built.stdout[-4000:]
     return books
 

@@ -17,6 +17,10 @@ breakdowns as (
     group by all
     {% endfor %}
     union all
+    select 'statements' as breakdown, month, sum(cost_usd) as cost_usd
+    from {{ ref("statements") }}
+    group by all
+    union all
     select concat('chargeback_by_tag: ', tag_key) as breakdown, month, sum(cost_usd) as cost_usd
     from {{ ref("chargeback_by_tag") }}
     group by month, tag_key

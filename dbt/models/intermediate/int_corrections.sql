@@ -27,16 +27,21 @@ known as (
 ),
 
 {{ side }}_meters as (
-    select booking, meter {%- for figure, _ in figures %}, sum({{ figure }}) as {{ figure }}{% endfor %}
+    select
+        booking,
+        meter,
+        {%- for figure, _ in figures %}
+        sum({{ figure }}) as {{ figure }}{{ "," if not loop.last }}
+        {%- endfor %}
     from {{ side }}
     group by booking, meter
 ),
 {% endfor %}
 
 changed as (
-    select booking
+    select coalesce(booked.booking, known.booking) as booking
     from booked_bookings as booked
-    full outer join known_bookings as known using (booking)
+    full outer join known_bookings as known on booked.booking = known.booking
     where
         coalesce(booked.cost_usd, 0) <> coalesce(known.cost_usd, 0)
         or booked.parts is null
