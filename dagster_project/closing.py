@@ -261,7 +261,7 @@ def close(
         said = {
             "month": month,
             "closed_at": now.replace(tzinfo=None),
-            "closed_by": by or getpass.getuser(),
+            "closed_by": _signatory(month, by),
             "reason": reason,
             "accepted": list(accepted),
             "statement_sha256": _digest(folder / "statement.csv"),
@@ -296,7 +296,7 @@ def reopen(lake: Lake, month: date, *, reason: str, by: str | None, now: datetim
         folder = lake.closed / f"{month:%Y-%m}"
         said = {
             "reopened_at": now.replace(tzinfo=None),
-            "reopened_by": by or getpass.getuser(),
+            "reopened_by": _signatory(month, by),
             "reopened_reason": reason,
         }
         # Before the rename: a process that is killed in between leaves the month closed.
@@ -342,9 +342,15 @@ def _told(days: Sequence[date]) -> str:
 
 
 def _folders(parent: Path) -> list[Path]:
-    if not parent.exists():
-        return []
-    return sorted(folder for folder in parent.iterdir() if not folder.name.startswith("_"))
+    return sorted(parent.glob("[0-9]*"))
+
+
+def _signatory(month: date, by: str | None) -> str:
+    """Who closes or reopens: as told, else the user of this machine."""
+    try:
+        return by or getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        raise NotClosed(month, ["this machine's user has no name"], "Say who signs with --by NAME.") from None
 
 
 def _copy_map(ownership_map: Path, folder: Path) -> None:

@@ -310,3 +310,13 @@ def test_what_may_still_move_is_a_doubt(tmp_path):
         "openai acme: no bill yet for 2026-10-30; 2.50 USD are estimated",
         "1 allocations have no price and no bill; `fct_cost_allocations` has them",
     ]
+
+
+def test_somebody_signs(tmp_path, monkeypatch):
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31)
+    (tmp_path / "closed" / "2026-10").mkdir(parents=True)
+    with pytest.raises(closing.NotClosed, match="Say who signs with --by NAME"):
+        closing.reopen(Books(tmp_path).lake, date(2026, 10, 1), reason="why", by=None, now=NEXT_YEAR)
+    assert closing.closed_months(Books(tmp_path).lake) == [date(2026, 10, 1)]
