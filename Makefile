@@ -23,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Kills at every stage, full disks, enormous maps: a quarter of an hour, so not with every change.
 test-slow: setup

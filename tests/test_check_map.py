@@ -196,6 +196,7 @@ def test_identities_that_get_an_owner_or_lose_it(edited):
     }
 
 
+@pytest.mark.slow
 def test_a_warehouse_of_strangers_cannot_speak_to_the_runner_or_the_terminal(books, edited, tmp_path):
     published = str(books.lake.published)
     told = chargeback(str(written(tmp_path, AFTER)), "--warehouse", published, GITHUB_ACTIONS="true")

@@ -133,6 +133,7 @@ def year(tmp_path_factory) -> Year:
     return year
 
 
+@pytest.mark.slow
 def test_a_year_of_closings_and_restatements(year):
     """One story, told in order: each part begins where the one before has ended."""
     _the_first_quarter_is_closed(year)

@@ -169,6 +169,7 @@ def at_work(home: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_build_that_did_not_pass_is_not_published(acme, tmp_path):
     refused = copy_of(acme, tmp_path)
     lake = Lake(refused.home)

@@ -253,6 +253,7 @@ def test_names_lose_and_double_no_money(built):
     assert lines == len(built.charges)
 
 
+@pytest.mark.slow
 def test_without_a_rename_the_warehouse_does_not_tell_when_it_was_pulled(tmp_path):
     """The published tables, from pulls on another day, in other pieces and of a listing in another order."""
     published = []

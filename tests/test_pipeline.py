@@ -47,6 +47,8 @@ class Deployment:
     simulation: company.Simulation
     servers: providers.Servers
     environment: dict[str, str] = field(default_factory=dict)
+    first_run: str = ""
+    """What the first run printed."""
 
     def chargeback(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -100,7 +102,7 @@ def pulled(acme) -> Deployment:
     """Acme after its first run."""
     finished = acme.run()
     assert finished.returncode == 0, finished.stderr
-    return acme
+    return replace(acme, first_run=finished.stdout)
 
 
 def test_the_published_marts_sum_to_the_bill(pulled):
@@ -114,14 +116,12 @@ def test_the_published_marts_sum_to_the_bill(pulled):
 
 
 def test_a_run_tells_what_was_pulled(pulled):
-    finished = pulled.run()
-    assert finished.returncode == 0, finished.stderr
     for source, cost, kinds in (
         ("openai", "billed_cost", ("charge", "usage")),
         ("anthropic", "billed_cost", ("charge", "usage")),
         ("gateway", "reported_cost", ("request",)),
     ):
-        said = told(finished.stdout, source)
+        said = told(pulled.first_run, source)
         assert str(DAYS) in said
         for kind in kinds:
             files = pulled.home / "lake" / "records" / kind / source / "*.parquet"
@@ -130,8 +130,8 @@ def test_a_run_tells_what_was_pulled(pulled):
             ).fetchall()
             assert f"{rows:,} {kind}" in said
             assert usd is None or f"{usd:,.2f}" in said
-    assert re.search(r"[1-9]\d* duplicates dropped", told(finished.stdout, "gateway"))
-    assert " 0 " not in finished.stdout
+    assert re.search(r"[1-9]\d* duplicates dropped", told(pulled.first_run, "gateway"))
+    assert " 0 " not in pulled.first_run
 
 
 def told(table: str, source: str) -> str:
@@ -309,11 +309,6 @@ def test_a_closed_month_does_not_move(pulled, tmp_path):
     acme = replace(pulled, home=tmp_path / "home", environment={**pulled.environment, **settings})
     (first,), (final,) = bill(acme, "first"), bill(acme, "final")
 
-    refused = acme.chargeback("close", "2026-10")
-    assert refused.returncode == 1
-    assert "openai: no charge records of 2026-10-05..2026-10-31 were pulled" in refused.stderr
-    assert not (acme.home / "closed" / "2026-10").exists()
-
     closed = acme.chargeback(
         "close", "2026-10", "--accept-unsettled", "--reason", "a short month", "--by", "ana"
     )
@@ -336,10 +331,6 @@ def test_a_closed_month_does_not_move(pulled, tmp_path):
 
     printed = acme.chargeback("journal", "2026-10")
     assert printed.stdout == (acme.home / "closed" / "2026-10" / "journal.csv").read_text()
-    reopened = acme.chargeback("reopen", "2026-10", "--reason", "the bill was not final")
-    assert reopened.returncode == 0, reopened.stderr
-    assert "is open again" in reopened.stderr
-    assert acme.query(booked) == [(october, final[0])]
 
 
 JOURNAL = """

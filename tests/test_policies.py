@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import ALLOCATED, Books, place_in, written
+from conftest import Books, place_in, written
 from rich.console import Console
 
 from dagster_project import check_map, explain, ownership, warehouse
@@ -110,7 +110,7 @@ def books(tmp_path_factory) -> Books:
     books.charge(NEXT_DAY, None, "2.00", provider="cohere", api_key_id="key_vectors", **gpt4o)
 
     books.pull(Days(SEPTEMBER, date(2026, 11, 1)))
-    built = books.build(written(books.home, OWNERSHIP), *ALLOCATED)
+    built = books.build(written(books.home, OWNERSHIP))
     assert built.returncode == 0, built.stdout[-4000:]
     with warehouse.building(books.lake):
         pass

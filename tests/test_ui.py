@@ -143,6 +143,7 @@ def test_the_schedules_are_on(browser):
     assert browser.count("input[type=checkbox]:checked") == 4
 
 
+@pytest.mark.slow
 def test_days_are_backfilled_from_the_dialog_and_tell_what_they_hold(browser):
     browser.open("/assets/openai?view=overview")
     browser.sees("Charge and usage records of openai")
