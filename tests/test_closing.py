@@ -281,13 +281,26 @@ def test_months_are_closed_in_order_and_when_they_are_over(tmp_path):
         closing.refuse_out_of_order(books.lake, date(2026, 2, 1), date(2026, 6, 1))
 
 
-def test_a_signed_file_that_was_touched_stops_the_build(year, tmp_path):
+def test_a_signed_file_that_was_touched_stops_the_build(tmp_path):
     lake = Books(tmp_path).lake
-    shutil.copytree(year.folder(1), lake.closed / "2026-01")
-    assert closing.tables(lake)["closed_months"].height == 1
-    with (lake.closed / "2026-01" / "statement.csv").open("a") as file:
+    folder = lake.closed / "2026-01"
+    folder.mkdir(parents=True)
+    said = {"month": "2026-01-01", "closed_by": "ana", "accepted": [], "cost_usd": "37.010000000003"}
+    (folder / "closing.json").write_text(json.dumps(said))
+    (folder / "statement.csv").write_text("team,cost_usd\nsearch,37.010000000003\n")
+    sums = subprocess.run(
+        ["sha256sum", "closing.json", "statement.csv"], cwd=folder, capture_output=True, check=True
+    )
+    (folder / "SHA256SUMS").write_bytes(sums.stdout)
+    assert closing.tables(lake)["closings"].select("month", "is_closed", "cost_usd").rows() == [
+        (date(2026, 1, 1), True, Decimal("37.010000000003"))
+    ]
+    with (folder / "statement.csv").open("a") as file:
         file.write("search,1000000\n")
     with pytest.raises(closing.Damaged, match=r"2026-01/statement.csv is missing or is not what was signed"):
+        closing.tables(lake)
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(closing.Damaged, match="2026-01/SHA256SUMS is missing"):
         closing.tables(lake)
 
 
