@@ -108,7 +108,7 @@ def make(lake: Lake, requests: int) -> None:
     entry = settings.Entry(name="openai", type="openai", start_date=DAY)
     days = Days(DAY, DAY)
     ingest(Source(entry, written), days, lake, settings.DEFAULT_ACTIVE_TAGS, days.start)
-    warehouse.prepare(lake, settings.DEFAULT_ACTIVE_TAGS)
+    warehouse.prepare(lake, settings.Settings({}, settings.DEFAULT_ACTIVE_TAGS))
     owners = lake.home / "map"
     owners.mkdir()
     teams = ", ".join(f"t{n}: {{}}" for n in range(12))

@@ -32,7 +32,7 @@ import duckdb
 import polars as pl
 import yaml
 
-from dagster_project import journal, rates, settings, statement
+from dagster_project import journal, pulled_days, rates, settings, statement
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError
 from dagster_project.lake import Lake, add_folder
@@ -73,7 +73,6 @@ class NotClosed(ChargebackError):
     """A month that cannot be closed, or reopened, as asked, and all reasons. Nothing was changed."""
 
     def __init__(self, month: date, problems: Sequence[str], remedy: str) -> None:
-        self.problems = list(problems)
         told = "".join(f"\n  - {problem}" for problem in problems)
         super().__init__(f"{month:%Y-%m} stays as it is:{told}\n{remedy}")
 
@@ -169,7 +168,7 @@ def refuse_out_of_order(lake: Lake, month: date, today: date) -> None:
 
 def doubts(lake: Lake, month: date, configured: Mapping[str, Source]) -> list[str]:
     """Why the month's numbers may still move: days not pulled, days that may be restated or have no bill."""
-    days = Days(month, journal.posting_date(month))
+    days = Days.of_month(month)
     found = [doubt for source in configured.values() for doubt in _doubts_of(lake, source, days)]
     with duckdb.connect(str(lake.published), read_only=True) as warehouse:
         unbilled = warehouse.execute(
@@ -204,28 +203,23 @@ def _doubts_of(lake: Lake, source: Source, days: Days) -> Iterator[str]:
     wanted = source.days_of(days)
     if wanted is None:
         return
-    pulled = _pulled(lake, source.name)
+    file = lake.pulled_days(source.name)
+    known = pl.read_parquet(file) if file.exists() else pulled_days.NO_DAYS
     for kind in source.module.KINDS:
         loaded = set(lake.days_of(kind, source.name))
+        pulled = pulled_days.last_pulled(known, kind)
         if missing := [day for day in wanted if day not in loaded]:
             yield f"{source.name}: no {kind} records of {_told(missing)} were pulled"
         settles = timedelta(days=source.restates_days)
         if moving := [
-            day for day in wanted if day in loaded and (pulled.get((kind, day)) or date.min) < day + settles
+            day
+            for day in wanted
+            if day in loaded and (day not in pulled or pulled[day].date() < day + settles)
         ]:
             yield (
                 f"{source.name}: {kind} records of {_told(moving)} may still be restated; they were not "
                 f"pulled again {source.restates_days} days later"
             )
-
-
-def _pulled(lake: Lake, source: str) -> Mapping[tuple[str, date], date]:
-    """The UTC day on which each kind and day was last pulled."""
-    file = lake.pulled_days(source)
-    if not file.exists():
-        return {}
-    rows = pl.read_parquet(file).select("record_kind", "usage_date", pl.col("pulled_at").dt.date()).rows()
-    return {(kind, day): pulled for kind, day, pulled in rows}
 
 
 def close(
@@ -307,14 +301,11 @@ def reopen(lake: Lake, month: date, *, reason: str, by: str | None, now: datetim
     return place
 
 
-def write_journal(
-    folder: Path, month: date, accounts: settings.Journal, file: Path
-) -> Sequence[journal.Line]:
-    """Write the journal of the statement in `folder` to `file`, and return its lines."""
+def write_journal(folder: Path, month: date, accounts: settings.Journal, file: Path) -> None:
+    """Write the journal of the statement in `folder` to `file`."""
     rows = pl.read_parquet(folder / "statement.parquet").to_dicts()
     lines = journal.lines(rows, month, accounts)
     statement.write_csv(file, journal.COLUMNS, (line.row(journal.posting_date(month)) for line in lines))
-    return lines
 
 
 def _refuse_earlier(warehouse: duckdb.DuckDBPyConnection, lake: Lake, month: date) -> None:
@@ -327,7 +318,7 @@ def _refuse_earlier(warehouse: duckdb.DuckDBPyConnection, lake: Lake, month: dat
 
 
 def _after(month: date) -> date:
-    return (month + timedelta(days=31)).replace(day=1)
+    return Days.of_month(month).last + timedelta(days=1)
 
 
 def _told(days: Sequence[date]) -> str:

@@ -18,6 +18,11 @@ class Days:
         if self.last < self.first:
             raise ValueError(f"the last day {self.last} is before the first day {self.first}")
 
+    @classmethod
+    def of_month(cls, month: date) -> Days:
+        """The days of the month that begins with `month`."""
+        return cls(month, (month + timedelta(days=31)).replace(day=1) - timedelta(days=1))
+
     def __iter__(self) -> Iterator[date]:
         day = self.first
         while day <= self.last:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from itertools import groupby
 from typing import Any
 
+from dagster_project.days import Days
 from dagster_project.settings import Journal
 
 CENT = Decimal("0.01")
@@ -107,7 +108,7 @@ def to_the_cent(exact: Sequence[Line]) -> list[Line]:
 
 def posting_date(month: date) -> date:
     """The last day of `month`."""
-    return (month + timedelta(days=31)).replace(day=1) - timedelta(days=1)
+    return Days.of_month(month).last
 
 
 def _against(row: Mapping[str, Any]) -> tuple[str, bool, date | None]:

@@ -160,8 +160,7 @@ class Lake:
             if place.parent.stat().st_dev != gathered.stat().st_dev:
                 # Found out later, it would stop everybody who writes.
                 raise OSError(errno.EXDEV, "not on the disk of the deployment", str(place.parent))
-            for entry in (new, *new.rglob("*")):
-                _sync(entry)
+            _sync_whole(new)
             new.rename(gathered / str(number))
             manifest[str(number)] = str(place.relative_to(self.home))
         (gathered / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
@@ -263,12 +262,14 @@ def replace_folder(new: Path, place: Path) -> None:
 def add_folder(new: Path, place: Path) -> None:
     """Put the finished folder `new` at `place`, where nothing is yet: atomically and durably."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    for file in new.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+    _sync_whole(new)
     new.rename(place)
     _sync(place.parent)
+
+
+def _sync_whole(new: Path) -> None:
+    for entry in (new, *new.rglob("*")):
+        _sync(entry)
 
 
 def _sync(place: Path) -> None:

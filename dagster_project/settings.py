@@ -250,9 +250,9 @@ class Settings:
 
     entries: Mapping[str, Entry]
     active_tags: tuple[str, ...]
-    coverage: Coverage
-    guards: Guards
-    journal: Journal | None
+    coverage: Coverage = DEFAULT_COVERAGE
+    guards: Guards = DEFAULT_GUARDS
+    journal: Journal | None = None
 
 
 class _Loader(yaml.SafeLoader):

@@ -21,7 +21,7 @@ from dagster_project.errors import ChargebackError
 _BILLED = """
 select provider, account_id, currency, count(*), sum(billed_cost), sum(billed_usd)
 from fct_charges
-where date_trunc('month', usage_date) = date '{month}'
+where date_trunc('month', usage_date) = ?
 group by all
 order by all
 """
@@ -34,7 +34,7 @@ select
     coalesce(sum(cost_usd) filter (where cost_basis <> 'billed' and corrects_date is null), 0),
     coalesce(sum(cost_usd) filter (where corrects_date is not null), 0)
 from fct_cost_allocations
-where date_trunc('month', usage_date) = date '{month}'
+where date_trunc('month', usage_date) = ?
 """
 
 
@@ -74,8 +74,8 @@ class NotReconciled(ChargebackError):
 
 def totals(warehouse: duckdb.DuckDBPyConnection, month: date) -> Totals:
     """The control totals, taken from the bills and from the allocations. Raises NotReconciled."""
-    bills = [Bill(*row) for row in warehouse.execute(_BILLED.format(month=month)).fetchall()]
-    found = Totals(*warehouse.execute(_TOTALS.format(month=month)).fetchall()[0], bills)
+    bills = [Bill(*row) for row in warehouse.execute(_BILLED, [month]).fetchall()]
+    found = Totals(*warehouse.execute(_TOTALS, [month]).fetchall()[0], bills)
     received = sum((bill.billed_usd for bill in bills), Decimal(0))
     if received != found.billed_usd:
         raise NotReconciled(month, received, found.billed_usd)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -45,13 +45,7 @@ def refuse_forgotten_sources(lake: Lake, configured: Collection[str]) -> None:
         )
 
 
-def prepare(
-    lake: Lake,
-    active_tags: Sequence[str],
-    coverage: settings.Coverage = settings.DEFAULT_COVERAGE,
-    guards: settings.Guards = settings.DEFAULT_GUARDS,
-    entries: Iterable[settings.Entry] = (),
-) -> None:
+def prepare(lake: Lake, configured: settings.Settings) -> None:
     """Write the small tables that dbt reads beside the records: meters, tags, thresholds, what
     `entries` declare, empty kinds.
     """
@@ -64,14 +58,16 @@ def prepare(
                 orient="row",
             ),
             **closing.tables(lake),
-            **declared.tables(entries),
-            "active_tags": pl.DataFrame({"tag_key": list(active_tags)}, schema={"tag_key": pl.String}),
+            **declared.tables(configured.entries.values()),
+            "active_tags": pl.DataFrame(
+                {"tag_key": list(configured.active_tags)}, schema={"tag_key": pl.String}
+            ),
             "thresholds": pl.DataFrame(
                 {
-                    "stale_after_days": [coverage.stale_after_days],
-                    "new_after_days": [coverage.new_after_days],
-                    "price_factor": [guards.price_factor],
-                    "unpriced_share": [guards.unpriced_share],
+                    "stale_after_days": [configured.coverage.stale_after_days],
+                    "new_after_days": [configured.coverage.new_after_days],
+                    "price_factor": [configured.guards.price_factor],
+                    "unpriced_share": [configured.guards.unpriced_share],
                 },
                 schema={
                     "stale_after_days": pl.Int64,
@@ -88,7 +84,7 @@ def prepare(
             empty_records(connection, records)
             if kind in rollup.KINDS:
                 rolled = scratch / f"{kind}-rollup.parquet"
-                with rollup.rolled_up(connection, [records], active_tags) as rows:
+                with rollup.rolled_up(connection, [records], configured.active_tags) as rows:
                     connection.execute(f"copy ({rows}) to '{rolled}' (format parquet)")
                 replace_file(rolled, lake.root / "rollups" / kind / EMPTY / "none.parquet")
             replace_file(records, lake.root / "records" / kind / EMPTY / "none.parquet")

@@ -125,7 +125,8 @@ class Books:
         guards: settings.Guards = UNGUARDED,
     ) -> subprocess.CompletedProcess[str]:
         """The ownership map, the real rate card and the real dbt project on what was pulled."""
-        warehouse.prepare(self.lake, ACTIVE_TAGS, coverage, guards, [self.plans] if self.plans else [])
+        entries = {self.plans.name: self.plans} if self.plans else {}
+        warehouse.prepare(self.lake, settings.Settings(entries, ACTIVE_TAGS, coverage, guards))
         models = rates.resolve(warehouse.models_seen(self.lake))
         warehouse.write_tables(
             self.lake,

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagster_project import ownership, rates, warehouse
+from dagster_project import settings as deployment
 
 MODELS = ("int_closed_through", "int_allocations_closed", "int_corrections", "fct_cost_allocations")
 Row = tuple[object, ...]
@@ -34,7 +35,7 @@ MONTHS = [date(2026, month, 1) for month in range(1, 7)]
 def models(tmp_path_factory) -> Mapping[str, str]:
     """The SQL of MODELS as dbt compiles it, with tables in place of the files of the lake."""
     books = Books(tmp_path_factory.mktemp("home"))
-    warehouse.prepare(books.lake, ())
+    warehouse.prepare(books.lake, deployment.Settings({}, ()))
     seen = rates.resolve([])
     tables = ownership.load(written(books.home, "teams: {}\n")).tables()
     warehouse.write_tables(books.lake, {"models": seen, "rate_card": rates.rate_card(seen), **tables})

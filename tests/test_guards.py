@@ -315,7 +315,7 @@ def test_too_many_tokens_without_a_price_are_told_with_the_line_to_write(tripped
 # After what asks with the default thresholds: it replaces them.
 def test_thresholds_are_those_of_the_configuration(tripped):
     loose = settings.Guards(price_factor=1000, unpriced_share=Decimal("0.26"))
-    warehouse.prepare(tripped.books.lake, ACTIVE_TAGS, guards=loose)
+    warehouse.prepare(tripped.books.lake, settings.Settings({}, ACTIVE_TAGS, guards=loose))
     found = guarded(tripped.books)
     assert sorted(found.texts) == [
         "bills_are_pulled_once",

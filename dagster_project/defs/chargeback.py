@@ -116,14 +116,7 @@ parse_dbt_project()
 )
 def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     lake = Lake.of_environment()
-    configured = sources.load_settings()
-    warehouse.prepare(
-        lake,
-        configured.active_tags,
-        configured.coverage,
-        configured.guards,
-        configured.entries.values(),
-    )
+    warehouse.prepare(lake, sources.load_settings())
     # Unit tests are about the models, not about the data. Events are collected before they are passed
     # on, because the file can be asked for counts only when dbt has let go of it.
     target = lake.home / "dbt"

@@ -40,14 +40,7 @@ def _rate_card() -> dg.AssetsDefinition:
     def rate_card() -> dg.MaterializeResult:
         lake = Lake.of_environment()
         warehouse.refuse_forgotten_sources(lake, sources.configured())
-        configured = sources.load_settings()
-        warehouse.prepare(
-            lake,
-            configured.active_tags,
-            configured.coverage,
-            configured.guards,
-            configured.entries.values(),
-        )
+        warehouse.prepare(lake, sources.load_settings())
         models = rates.resolve(warehouse.models_seen(lake))
         card = rates.rate_card(models)
         warehouse.write_tables(lake, {"models": models, "rate_card": card})

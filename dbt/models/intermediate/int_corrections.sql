@@ -31,7 +31,7 @@ known as (
         booking,
         meter,
         {%- for figure, _ in figures %}
-        sum({{ figure }}) as {{ figure }}{{ "," if not loop.last }}
+        sum({{ figure }}) as {{ figure }}_sum{{ "," if not loop.last }}
         {%- endfor %}
     from {{ side }}
     group by booking, meter
@@ -53,8 +53,8 @@ owed as (
     select
         known.*,
         {% for figure, weight in figures %}
-        known_meters.{{ figure }} - coalesce(booked_meters.{{ figure }}, 0) as {{ figure }}_owed,
-        coalesce({{ weight | replace(figure, "known." ~ figure) }}, 0) as {{ figure }}_weight{{ "," if not loop.last }}
+        known_meters.{{ figure }}_sum - coalesce(booked_meters.{{ figure }}_sum, 0) as {{ figure }}_owed,
+        coalesce({{ weight }}, 0) as {{ figure }}_weight{{ "," if not loop.last }}
         {% endfor %}
     from known
     inner join changed on known.booking = changed.booking
