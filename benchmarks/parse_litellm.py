@@ -1,10 +1,11 @@
 """How much dearer is the LiteLLM source than reading the same fields of the same file and nothing else?
 
-    python benchmarks/parse_litellm.py --gigabytes 2 --rounds 3
+    python benchmarks/parse_litellm.py --gigabytes 2 --rounds 3 [--peer PYTHON]
 
 Writes a log of logging payloads with prompts, then copies it to Parquet in fresh processes: `bare` with
 one `COPY (SELECT * FROM read_json(...))` of the fields that the source selects, `source` with the source
 itself (fetch, parse, and its records copied). Prints the best of the rounds, and each one's peak memory.
+With `--peer`, a Python in which `dlt[duckdb]` is installed loads the same file, too: see load_with_dlt.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,10 +80,9 @@ def measure(way: str, log: Path) -> tuple[float, float, float]:
         return time.perf_counter() - wall, time.process_time() - processor, peak
 
 
-def in_fresh_process(way: str, log: Path) -> tuple[float, float, float]:
-    command = [sys.executable, __file__, "--way", way, "--log", str(log)]
+def in_fresh_process(command: Sequence[str | Path]) -> tuple[float, float, float]:
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    wall, processor, peak = map(float, out.split())
+    wall, processor, peak = map(float, out.splitlines()[-1].split())
     return wall, processor, peak
 
 
@@ -92,6 +92,7 @@ def main() -> None:
     )
     parser.add_argument("--gigabytes", type=float, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer", type=Path)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--log", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -102,13 +103,21 @@ def main() -> None:
         log = Path(folder) / "payloads.ndjson"
         records = generate(log, int(chosen.gigabytes * 1e9))
         print(f"{records} records, {log.stat().st_size / 1e9:.2f} GB, memory limit {MEMORY_LIMIT}")
-        runs = [{way: in_fresh_process(way, log) for way in WAYS} for _ in range(chosen.rounds)]
-    best = {way: [min(run[way][figure] for run in runs) for figure in range(2)] for way in WAYS}
+        commands = {way: [sys.executable, __file__, "--way", way, "--log", str(log)] for way in WAYS}
+        if chosen.peer:
+            commands["dlt"] = [chosen.peer, Path(__file__).with_name("load_with_dlt.py"), log]
+        runs = [
+            {way: in_fresh_process(command) for way, command in commands.items()}
+            for _ in range(chosen.rounds)
+        ]
+    best = {way: [min(run[way][figure] for run in runs) for figure in range(2)] for way in commands}
     for way, (wall, processor) in best.items():
         peak = max(run[way][2] for run in runs)
         print(f"{way:>6}: {wall:6.2f} s, {processor:6.2f} s of processor, {peak:5.0f} MB at most")
-    wall, processor = (best["source"][figure] / best["bare"][figure] for figure in range(2))
-    print(f" ratio: {wall:6.2f} x, {processor:6.2f} x of processor")
+    for slow, fast in (("source", "bare"), ("dlt", "source")):
+        if slow in best:
+            wall, processor = (best[slow][figure] / best[fast][figure] for figure in range(2))
+            print(f"{slow} beside {fast}: {wall:.2f} x, {processor:.2f} x of processor")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal
 from multiprocessing import get_context
@@ -92,7 +93,8 @@ def make(lake: Lake, requests: int) -> None:
             "service_tier": "standard",
         }
         usage = [{**named, "record_id": "u", "api_key_id": "key_gateway", "requests": requests, **used}]
-        money = {"billed_cost": Decimal("12345.67"), "currency": "USD", "charge_category": "usage"}
+        billed = requests * Decimal("0.001234567")
+        money = {"billed_cost": billed, "currency": "USD", "charge_category": "usage"}
         charges = [
             {**named, **money, "record_id": meter, "meter": meter, "line_item": meter} for meter in METERS
         ]
@@ -157,24 +159,20 @@ def scan(home: Path) -> None:
         ).fetchall()
 
 
-def _timed(step: Callable[[Path], None], home: Path, answer: object) -> None:
+def _timed(step: Callable[[Path], None], home: Path) -> tuple[float, float]:
     start = time.perf_counter()
     step(home)
     seconds = time.perf_counter() - start
     own, children = (
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    answer.put((seconds, max(own, children) / 1024))
+    return seconds, max(own, children) / 1024
 
 
 def timed(step: Callable[[Path], None], home: Path) -> float:
     """Run the step in a fresh process, print its time and peak memory, return its seconds."""
-    context = get_context("spawn")
-    answer = context.Queue()
-    process = context.Process(target=_timed, args=(step, home, answer))
-    process.start()
-    seconds, megabytes = answer.get()
-    process.join()
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        seconds, megabytes = fresh.submit(_timed, step, home).result()
     print(f"{step.__name__:>8}  {seconds:7.2f} s  {megabytes:7.0f} MB peak")
     return seconds
 

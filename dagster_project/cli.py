@@ -19,11 +19,11 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from dagster_project import check_map, closing, coverage, explain, settings, sources
+from dagster_project import check_map, closing, coverage, explain, pulled_days, settings, sources
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.lake import Lake
-from dagster_project.terminal import counted
+from dagster_project.terminal import cell, counted, plain
 
 if TYPE_CHECKING:
     from dagster_project import pipeline
@@ -117,7 +117,7 @@ def _pulled(pulled: Sequence[pipeline.Pulled]) -> Table:
             pull.days,
             "\n".join(f"{rows:,} {kind}" for kind, rows in pull.rows.items()),
             *("" if usd is None else f"{usd:,.2f}" for usd in (pull.billed_cost, pull.reported_cost_usd)),
-            "\n".join(_beside(pull)),
+            "\n".join(escape(plain(said)) for said in _beside(pull)),
         )
     return table
 
@@ -154,10 +154,10 @@ def list_sources() -> None:
     lake = Lake.of_environment()
     table = Table("source", "type", "records", "since", "last good day", "days missing before it")
     for source in configured.values():
-        loaded = set.intersection(*(set(lake.days_of(kind, source.name)) for kind in source.module.KINDS))
-        last = max((day for day in loaded if day < datetime.now(UTC).date()), default=None)
+        good = set(pulled_days.good_days(pulled_days.read(lake.pulled_days(source.name))))
+        last = max(good, default=None)
         missing = (
-            len([day for day in Days(source.entry.start_date, last) if day not in loaded])
+            len([day for day in Days(source.entry.start_date, last) if day not in good])
             if last and last >= source.entry.start_date
             else 0
         )
@@ -181,9 +181,9 @@ def query(sql: Annotated[str, typer.Argument(help="A query, e.g. 'from chargebac
     try:
         with duckdb.connect(str(published), read_only=True) as warehouse:
             asked = warehouse.execute(sql)
-            table = Table(*(escape(column[0]) for column in asked.description))
+            table = Table(*(escape(plain(column[0])) for column in asked.description))
             for row in asked.fetchall():
-                table.add_row(*("" if value is None else escape(str(value)) for value in row))
+                table.add_row(*map(cell, row))
     except duckdb.Error as error:
         raise QueryError(str(error)) from None
     out.print(table)
@@ -252,7 +252,7 @@ def _month(text: str) -> date:
     try:
         return closing.month_of(text)
     except ValueError:
-        raise typer.BadParameter(f"`{text}` is not a month, as in 2026-10") from None
+        raise typer.BadParameter(f"`{plain(text)}` is not a month, as in 2026-10") from None
 
 
 Month = Annotated[date, typer.Argument(parser=_month, metavar="MONTH", help="A UTC month, as in 2026-10.")]
@@ -283,9 +283,10 @@ def close(
     lake = Lake.of_environment()
     now = datetime.now(UTC)
     closing.refuse_out_of_order(lake, month, now.date())
+    doubts = closing.doubts_of_pulls(lake, month, sources.configured())
     with err.status("starting") as status:
         pipeline.build(lambda name: _tell(status, name))
-        doubts = closing.doubts(lake, month, sources.configured())
+        doubts += closing.doubts_of_build(lake.published, month)
         if doubts and not accept_unsettled:
             raise closing.NotClosed(
                 month, doubts, "Pull those days again, or close with --accept-unsettled --reason WHY."
@@ -300,8 +301,9 @@ def close(
             accounts=sources.load_settings().journal,
             ownership_map=settings.ownership_folder(),
         )
+        # It is, whatever becomes of the build.
+        _tell_closed(closed)
         pipeline.build(lambda name: _tell(status, name))
-    _tell_closed(closed)
 
 
 def _tell_closed(closed: closing.Closed) -> None:
@@ -310,7 +312,7 @@ def _tell_closed(closed: closing.Closed) -> None:
         column.justify = "right"
     for bill in closed.totals.bills:
         who = f"{bill.provider} {bill.account_id or ''}"
-        table.add_row(escape(who), f"{bill.lines:,}", f"{bill.billed_cost:,.2f} {bill.currency}")
+        table.add_row(cell(who), f"{bill.lines:,}", cell(f"{bill.billed_cost:,.2f} {bill.currency}"))
     out.print(table)
     found = closed.totals
     out.print(
@@ -351,16 +353,7 @@ def reopen(
 def print_journal(month: Month) -> None:
     """Print the general-ledger journal of a closed month as CSV: balanced, to the cent."""
     accounts = sources.load_settings().journal
-    if accounts is None:
-        raise ConfigError(
-            str(settings.sources_file()), ["there are no accounts to book to; add a section `journal:`"]
-        )
-    lake = Lake.of_environment()
-    if month not in closing.closed_months(lake):
-        raise closing.NotClosed(month, ["it is not closed, so it has no statement"], "Close it first.")
-    with lake.scratch() as scratch:
-        closing.write_journal(lake.closed / f"{month:%Y-%m}", month, accounts, scratch / "journal.csv")
-        typer.echo((scratch / "journal.csv").read_text(encoding="utf-8"), nl=False)
+    typer.echo(closing.journal_of(Lake.of_environment(), month, accounts), nl=False)
 
 
 @app.command()
@@ -400,6 +393,7 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
-    # Messages name paths and patterns, which are no markup.
-    err.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
+    # Messages name paths and patterns, which are no markup, and names, which may move the cursor.
+    told = "\n".join(map(plain, message.split("\n")))
+    err.print(f"[red]error:[/red] {escape(told)}", soft_wrap=True)
     sys.exit(exit_code)

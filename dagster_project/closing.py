@@ -17,13 +17,15 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from importlib import metadata
-from itertools import groupby
+from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,11 @@ import yaml
 
 from dagster_project import journal, pulled_days, rates, settings, statement
 from dagster_project.days import Days
-from dagster_project.errors import ChargebackError
-from dagster_project.lake import Lake, add_folder
+from dagster_project.errors import ChargebackError, ConfigError
+from dagster_project.lake import Lake, add_folder, replace_file
 from dagster_project.ownership import Mistake, files_of
 from dagster_project.sources import Source
-from dagster_project.terminal import dollars, jsonable
+from dagster_project.terminal import dollars, jsonable, plain
 
 EMPTY = "_empty"
 """A folder beside the closed months that holds no allocations, so that dbt always has a table to read."""
@@ -49,6 +51,8 @@ _FROZEN = {
     "statements": ("finance/statements.yml", "statement.parquet"),
 }
 """The marts of which a closed month keeps its rows: where their contract is, and the file."""
+
+_ALWAYS_SIGNED = frozenset({"allocations.parquet", "statement.csv", "statement.parquet", "closing.json"})
 
 CLOSINGS = {
     "month": pl.Date,
@@ -87,6 +91,24 @@ class Damaged(ChargebackError):
         )
 
 
+class Lost(ChargebackError):
+    """A closing that was known before is neither closed nor reopened now."""
+
+    def __init__(self, lake: Lake, months: Sequence[date]) -> None:
+        told = ", ".join(f"{month:%Y-%m}" for month in months)
+        super().__init__(
+            f"what was signed of {told} is neither in {lake.closed} nor in {lake.reopened}: put the folder "
+            f"back from a backup, or remove {lake.table('closings')} to go on without it"
+        )
+
+
+class Stranger(ChargebackError):
+    """A folder among the closed months that is none."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} is no closed month, such as 2026-10; move it elsewhere")
+
+
 @dataclass(frozen=True)
 class Closed:
     """A month that has just been closed, and where its statement is."""
@@ -104,19 +126,20 @@ def month_of(text: str) -> date:
 
 
 def closed_months(lake: Lake) -> list[date]:
-    """The closed months, in order."""
-    return [month_of(folder.name) for folder in _folders(lake.closed)]
+    """The closed months, in order. Raises Stranger."""
+    return list(_closed_folders(lake))
 
 
 def tables(lake: Lake) -> Mapping[str, pl.DataFrame]:
     """What dbt reads of closings: `closed_months`, and `closings` with those that were reopened.
 
-    Raises Damaged when a closed month's files are not those that were signed.
+    Raises Damaged when a closed month's files are not those that were signed, Lost, and Stranger.
     """
-    closings = [_verified(folder) for folder in _folders(lake.closed)]
-    undone = [
-        _said(folder, "closing.json") | _said(folder, "reopening.json") for folder in _folders(lake.reopened)
-    ]
+    folders = _closed_folders(lake).values()
+    for folder in folders:
+        _verify(folder)
+    closings = [_said(folder, "closing.json") for folder in folders]
+    undone = [_said(file.parent, file.name) for file in lake.reopened.glob("*/reopening.json")]
     rows = [
         {**closing, "is_closed": is_closed, "accepted": "; ".join(closing["accepted"]) or None}
         for is_closed, those in ((True, closings), (False, undone))
@@ -124,10 +147,19 @@ def tables(lake: Lake) -> Mapping[str, pl.DataFrame]:
     ]
     data = {name: [_typed(kind, row.get(name)) for row in rows] for name, kind in CLOSINGS.items()}
     frame = pl.DataFrame(data, schema=CLOSINGS)
+    _refuse_lost(lake, frame)
     return {
         "closed_months": frame.filter("is_closed").select("month").sort("month"),
         "closings": frame.sort("month", "closed_at"),
     }
+
+
+def _refuse_lost(lake: Lake, closings: pl.DataFrame) -> None:
+    """The last build knew of as many closings of each month, or of fewer."""
+    file = lake.table("closings")
+    known = Counter(pl.read_parquet(file)["month"]) if file.exists() else Counter()
+    if lost := known - Counter(closings["month"]):
+        raise Lost(lake, sorted(lost))
 
 
 def prepare(lake: Lake) -> None:
@@ -156,8 +188,8 @@ def refuse_out_of_order(lake: Lake, month: date, today: date) -> None:
         raise NotClosed(
             month, ["it is closed"], f"What changed since is booked in {_after(closed[-1]):%Y-%m}."
         )
-    if _after(month) > today:
-        raise NotClosed(month, [f"it is not over before {_after(month)} (UTC)"], "Close it then.")
+    if month >= today.replace(day=1):
+        raise NotClosed(month, [f"it is not over: today is {today} (UTC)"], "Close it when it is.")
     if closed and month != _after(closed[-1]):
         raise NotClosed(
             month,
@@ -166,17 +198,26 @@ def refuse_out_of_order(lake: Lake, month: date, today: date) -> None:
         )
 
 
-def doubts(lake: Lake, month: date, configured: Mapping[str, Source]) -> list[str]:
-    """Why the month's numbers may still move: days not pulled, days that may be restated or have no bill."""
+def doubts_of_pulls(lake: Lake, month: date, configured: Mapping[str, Source]) -> list[str]:
+    """Why the lake may not have the month's last word: days not pulled, or pulled before they had settled.
+
+    To be asked before a build: what is pulled later is not in it.
+    """
     days = Days.of_month(month)
-    found = [doubt for source in configured.values() for doubt in _doubts_of(lake, source, days)]
-    with duckdb.connect(str(lake.published), read_only=True) as warehouse:
+    return [doubt for source in configured.values() for doubt in _doubts_of(lake, source, days)]
+
+
+def doubts_of_build(published: Path, month: date) -> list[str]:
+    """Which of the month's published numbers stand for bills that are not in, or have no price."""
+    with duckdb.connect(str(published), read_only=True) as warehouse:
         unbilled = warehouse.execute(
             """
             select provider, account_id, usage_date, sum(cost_usd)
-            from fct_cost_allocations
+            from fct_cost_allocations as allocations
+            semi join fct_charges as charges
+                on allocations.provider = charges.provider
+                and allocations.account_id is not distinct from charges.account_id
             where date_trunc('month', usage_date) = ? and cost_basis <> 'billed' and corrects_date is null
-                and (provider, account_id) in (select provider, account_id from fct_charges)
             group by all
             order by all
             """,
@@ -187,11 +228,13 @@ def doubts(lake: Lake, month: date, configured: Mapping[str, Source]) -> list[st
             "where date_trunc('month', usage_date) = ? and cost_usd is null",
             [month],
         ).fetchall()
+    found = []
     for (provider, account), rows in groupby(unbilled, key=itemgetter(0, 1)):
         those = list(rows)
         estimated = sum((usd for *_, usd in those if usd is not None), start=0)
+        who = plain(" ".join(filter(None, (provider, account))))
         found.append(
-            f"{provider} {account}: no bill yet for {_told([day for _, _, day, _ in those])}; "
+            f"{who}: no bill yet for {_told([day for _, _, day, _ in those])}; "
             f"{dollars(estimated)} are estimated"
         )
     if unpriced:
@@ -203,8 +246,7 @@ def _doubts_of(lake: Lake, source: Source, days: Days) -> Iterator[str]:
     wanted = source.days_of(days)
     if wanted is None:
         return
-    file = lake.pulled_days(source.name)
-    known = pl.read_parquet(file) if file.exists() else pulled_days.NO_DAYS
+    known = pulled_days.read(lake.pulled_days(source.name))
     for kind in source.module.KINDS:
         loaded = set(lake.days_of(kind, source.name))
         pulled = pulled_days.last_pulled(known, kind)
@@ -242,7 +284,8 @@ def close(
         folder = scratch / f"{month:%Y-%m}"
         folder.mkdir()
         with duckdb.connect(str(lake.published), read_only=True) as warehouse:
-            _refuse_earlier(warehouse, lake, month)
+            if not closed_months(lake):
+                _refuse_another_first(warehouse, month)
             totals = statement.totals(warehouse, month)
             warehouse.execute(
                 f"copy (from fct_cost_allocations where date_trunc('month', usage_date) = date '{month}' "
@@ -250,7 +293,7 @@ def close(
             )
             statement.write(warehouse, month, folder)
         if accounts:
-            write_journal(folder, month, accounts, folder / "journal.csv")
+            _write_journal(folder, month, accounts, folder / "journal.csv")
         _copy_map(ownership_map, folder / "ownership_map")
         said = {
             "month": month,
@@ -289,31 +332,66 @@ def reopen(lake: Lake, month: date, *, reason: str, by: str | None, now: datetim
             )
         folder = lake.closed / f"{month:%Y-%m}"
         said = {
+            **_believed(folder, month),
             "reopened_at": now.replace(tzinfo=None),
             "reopened_by": _signatory(month, by),
             "reopened_reason": reason,
         }
         # Before the rename: a process that is killed in between leaves the month closed.
-        _write_json(folder / "reopening.json", said)
-        times = len(list(lake.reopened.glob(f"{folder.name}.*")))
-        place = lake.reopened / f"{folder.name}.{times + 1}"
+        with lake.scratch() as scratch:
+            _write_json(scratch / "reopening.json", said)
+            replace_file(scratch / "reopening.json", folder / "reopening.json")
+        places = (lake.reopened / f"{folder.name}.{number}" for number in count(1))
+        place = next(place for place in places if not place.exists())
         add_folder(folder, place)
     return place
 
 
-def write_journal(folder: Path, month: date, accounts: settings.Journal, file: Path) -> None:
+def _believed(folder: Path, month: date) -> Mapping[str, Any]:
+    """What closing.json says; only the month where it is not the file that was signed."""
+    try:
+        _verify(folder, ["closing.json"])
+    except Damaged:
+        return {"month": month, "accepted": []}
+    return _said(folder, "closing.json")
+
+
+def journal_of(lake: Lake, month: date, accounts: settings.Journal | None) -> bytes:
+    """The journal of a closed month as CSV: as signed, or by `accounts` where it was closed without any.
+
+    Raises NotClosed, Damaged, and ConfigError where there are no accounts at all.
+    """
+    folder = _closed_folders(lake).get(month)
+    if folder is None:
+        raise NotClosed(month, ["it is not closed, so it has no statement"], "Close it first.")
+    _verify(folder)
+    if "journal.csv" in _sums(folder):
+        return (folder / "journal.csv").read_bytes()
+    if accounts is None:
+        raise ConfigError(
+            str(settings.sources_file()), ["there are no accounts to book to; add a section `journal:`"]
+        )
+    with lake.scratch() as scratch:
+        _write_journal(folder, month, accounts, scratch / "journal.csv")
+        return (scratch / "journal.csv").read_bytes()
+
+
+def _write_journal(folder: Path, month: date, accounts: settings.Journal, file: Path) -> None:
     """Write the journal of the statement in `folder` to `file`."""
     rows = pl.read_parquet(folder / "statement.parquet").to_dicts()
     lines = journal.lines(rows, month, accounts)
     statement.write_csv(file, journal.COLUMNS, (line.row(journal.posting_date(month)) for line in lines))
 
 
-def _refuse_earlier(warehouse: duckdb.DuckDBPyConnection, lake: Lake, month: date) -> None:
+def _refuse_another_first(warehouse: duckdb.DuckDBPyConnection, month: date) -> None:
     """The first month that is ever closed is the first that has anything."""
     ((first,),) = warehouse.execute(
         "select date_trunc('month', min(usage_date))::date from fct_cost_allocations"
     ).fetchall()
-    if not closed_months(lake) and first is not None and first < month:
+    if first is None or month < first:
+        remedy = f"The first month with cost is {first:%Y-%m}." if first else "Nothing has been pulled."
+        raise NotClosed(month, ["there is no cost in it, and none before it"], remedy)
+    if first < month:
         raise NotClosed(month, [f"there is cost in {first:%Y-%m}, which is open"], "Close that one first.")
 
 
@@ -332,12 +410,22 @@ def _told(days: Sequence[date]) -> str:
     return ", ".join(str(Days(*ends)) for ends in ranges)
 
 
-def _folders(parent: Path) -> list[Path]:
-    return sorted(parent.glob("[0-9]*"))
+def _closed_folders(lake: Lake) -> Mapping[date, Path]:
+    """The folder of each closed month, in order. Raises Stranger: dbt would read what is in a copy, too."""
+    found = {}
+    for folder in sorted(lake.closed.glob("*/")):
+        if folder.name == EMPTY:
+            continue
+        if not re.fullmatch(r"[1-9][0-9]{3}-(0[1-9]|1[0-2])", folder.name):
+            raise Stranger(folder)
+        found[month_of(folder.name)] = folder
+    return found
 
 
 def _signatory(month: date, by: str | None) -> str:
     """Who closes or reopens: as told, else the user of this machine."""
+    if by is not None and not by.strip():
+        raise NotClosed(month, ["nobody signs"], "Say who signs with --by NAME.")
     try:
         return by or getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -360,17 +448,21 @@ def _sign(folder: Path) -> None:
     )
 
 
-def _verified(folder: Path) -> Mapping[str, Any]:
-    """What closing.json says, when every signed file is what was signed."""
+def _sums(folder: Path) -> Mapping[str, str]:
+    """The digest of each signed file. Raises Damaged where there are none."""
     try:
-        sums = (folder / "SHA256SUMS").read_text(encoding="utf-8")
+        text = (folder / "SHA256SUMS").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise Damaged(folder, "SHA256SUMS") from None
-    for line in sums.splitlines():
-        digest, _, file = line.partition("  ")
-        if not (folder / file).is_file() or _digest(folder / file) != digest:
+    return {file: digest for digest, _, file in (line.partition("  ") for line in text.splitlines())}
+
+
+def _verify(folder: Path, files: Iterable[str] = ()) -> None:
+    """Raises Damaged unless these files are those that were signed; all of them, if none is named."""
+    sums = _sums(folder)
+    for file in files or sorted(_ALWAYS_SIGNED | sums.keys()):
+        if not (folder / file).is_file() or _digest(folder / file) != sums.get(file):
             raise Damaged(folder, file)
-    return _said(folder, "closing.json")
 
 
 def _digest(file: Path) -> str:

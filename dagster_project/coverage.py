@@ -41,6 +41,22 @@ select
 from unowned_identities
 where month = $month
 group by all
+union all
+select
+    rule,
+    case
+        when owner_evidence = 'nobody pays anything'
+            then concat('say at ', rule_place, ' who pays, e.g. with `otherwise`')
+        else 'it follows the costs that it is divided by'
+    end,
+    sum(cost_usd)
+from fct_cost_allocations
+where
+    date_trunc('month', usage_date) = $month
+    and team = 'unallocated'
+    and charge_match = 'by policy'
+    and corrects_date is null
+group by all
 """
 
 _CONFLICTS = """

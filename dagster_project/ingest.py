@@ -11,7 +11,7 @@ asked day is replaced by what the source says now, including by nothing, in one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -77,11 +77,12 @@ def ingest(
     active_tags: Sequence[str],
     instant: datetime,
     guards: settings.Guards = settings.DEFAULT_GUARDS,
+    retention: settings.Retention = settings.KEEP_ALL,
     *,
     accept_small_days: bool = False,
 ) -> Report:
     """Pull `days` of `source` and replace them in the lake. `instant` is that of the pull itself,
-    with its time zone.
+    with its time zone. What is older than the `retention` is not kept.
 
     Raises SourceError (the source could not be read, or finished days have far fewer rows than expected
     and that is not accepted), ContractError (its records break the schema); the lake is as it was then.
@@ -94,7 +95,7 @@ def ingest(
         raw.mkdir()
         source.module.fetch(source.entry, days, raw)
         parsed = source.module.parse(source.entry, days, raw, connection)
-        _refuse_to_forget(source.name, parsed.days_without_files, lake)
+        _refuse_to_forget(connection, source.name, parsed.days_without_files, lake)
         counts = Counter(parsed.counts)
         finished: dict[Path, Path] = {}
         by_day: list[DayOfKind] = []
@@ -102,8 +103,10 @@ def ingest(
             staged = scratch / f"{kind}.parquet"
             delivered = _stage(connection, parsed.records[kind], source.name, kind, days, staged)
             for batch in _batches(days, delivered):
+                is_large = sum(delivered[day] for day in batch) > BATCH_ROWS
+                write = _write_large_day if is_large else _write_days
                 once = _once(connection, staged, batch)
-                files = _write_days(connection, once, batch, scratch / f"{kind}-{batch[0]}")
+                files = write(connection, once, batch, scratch / f"{kind}-{batch[0]}")
                 checked = _check(connection, source.name, kind, files)
                 by_day += checked
                 counts["duplicates dropped"] += sum(delivered[part.day] - part.rows for part in checked)
@@ -111,8 +114,13 @@ def ingest(
                 if kind in rollup.KINDS:
                     folder = scratch / f"{kind}-{batch[0]}-rollup"
                     with rollup.rolled_up(connection, list(files.values()), active_tags) as rows:
-                        rolled = _write_days(connection, rows, batch, folder)
+                        rolled = write(connection, rows, batch, folder)
                     finished |= {lake.rollup(kind, source.name, day): file for day, file in rolled.items()}
+                if kind == "request":
+                    first = retention.first_request_day(pulled_at.date())
+                    for day in files:
+                        if day < first:
+                            empty_records(connection, files[day])
         small = _small_days(connection, source.name, by_day, lake, pulled_at.date(), guards)
         if small and not accept_small_days:
             raise small_days.refused(source.name, days, small)
@@ -123,7 +131,7 @@ def ingest(
         if restated.records:
             finished[lake.restatements(source.name, pull_id)] = ledger
         finished |= _merged(source.name, by_day, parsed.names, pulled_at, lake, scratch)
-        if source.module.KEEPS_RAW:
+        if source.module.KEEPS_RAW and days.last >= retention.first_raw_day(pulled_at.date()):
             finished[lake.raw(source.name, days)] = raw
         with lake.locked("warehouse"):  # a build reads all days or none of them
             lake.commit(finished, scratch)
@@ -140,8 +148,9 @@ def _merged(
 ) -> dict[Path, Path]:
     """New files, by place, of what the lake keeps of all pulls of the source: its days and its names."""
     rows = [(part.kind, part.day, part.rows) for part in by_day]
-    days = _kept(lake.pulled_days(source), pulled_days.NO_DAYS)
-    names = _kept(lake.names(source), NO_NAMES)
+    days = pulled_days.read(lake.pulled_days(source))
+    listed_before = lake.names(source)
+    names = pl.read_parquet(listed_before) if listed_before.exists() else NO_NAMES
     merged = {
         lake.pulled_days(source): pulled_days.with_pulled(days, source, rows, pulled_at),
         lake.names(source): with_listed(names, source, listed, pulled_at.date()),
@@ -150,10 +159,6 @@ def _merged(
     for place, file in files.items():
         merged[place].write_parquet(file)
     return files
-
-
-def _kept(file: Path, nothing: pl.DataFrame) -> pl.DataFrame:
-    return pl.read_parquet(file) if file.exists() else nothing
 
 
 def _comparable(finished: Mapping[Path, Path], source: str, lake: Lake) -> dict[Path, Path]:
@@ -171,7 +176,7 @@ def _small_days(
     guards: settings.Guards,
 ) -> list[SmallDay]:
     """The finished days of a pull that have far fewer rows than the lake says they should."""
-    known = _kept(lake.pulled_days(source), pulled_days.NO_DAYS)
+    known = pulled_days.read(lake.pulled_days(source))
     found = []
     for kind, parts in groupby(by_day, key=attrgetter("kind")):
         pulled = {part.day: part.rows for part in parts}
@@ -186,27 +191,30 @@ def _small_days(
 
 
 def _rows_held(
-    connection: duckdb.DuckDBPyConnection, kind: Kind, source: str, days: Days, lake: Lake
+    connection: duckdb.DuckDBPyConnection, kind: Kind, source: str, days: Iterable[date], lake: Lake
 ) -> dict[date, int]:
-    """Rows of those `days` that are in the lake, from the files' footers."""
+    """Rows that those `days` have in the lake, or had before their records were too old to be kept."""
     files = [str(file) for day in days if (file := lake.records(kind, source, day)).exists()]
     if not files:
         return {}
     rows = connection.execute("select file_name, num_rows from parquet_file_metadata(?)", [files]).fetchall()
-    return {date.fromisoformat(Path(file).stem): count for file, count in rows}
+    known = pulled_days.rows(pulled_days.read(lake.pulled_days(source)), kind)
+    held = {date.fromisoformat(Path(file).stem): count for file, count in rows}
+    return {day: known.get(day, count) for day, count in held.items()}
 
 
-def _refuse_to_forget(source: str, days: Collection[date], lake: Lake) -> None:
+def _refuse_to_forget(
+    connection: duckdb.DuckDBPyConnection, source: str, days: Collection[date], lake: Lake
+) -> None:
     """A day whose files are gone is not a day without requests: what was read of it stays."""
-    for day in sorted(days):
-        file = lake.records("request", source, day)
-        rows = pl.scan_parquet(file).select(pl.len()).collect().item() if file.exists() else 0
+    for day, rows in sorted(_rows_held(connection, "request", source, days, lake).items()):
         if rows:
             raise SourceError(
                 source,
                 f"no file of this day is left, and {rows} records of it were read before",
                 where=str(day),
-                remedy=f"Put its files back or ask for other days; remove {file} if the day is to be empty. "
+                remedy=f"Put its files back or ask for other days; remove "
+                f"{lake.records('request', source, day)} if the day is to be empty. "
                 "Nothing was replaced.",
             )
 
@@ -219,8 +227,9 @@ class _connection:
             config={
                 "memory_limit": MEMORY_LIMIT,
                 "temp_directory": str(scratch / "spill"),
-                "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
+                # A batch is written at once: in pieces, a day's bytes would depend on its neighbours.
+                "partitioned_write_flush_threshold": BATCH_ROWS * len(METERS),
             }
         )
 
@@ -286,7 +295,7 @@ def empty_records(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
 
 
 def _once(connection: duckdb.DuckDBPyConnection, staged: Path, days: Sequence[date]) -> str:
-    """The query for what is staged of `days`, with one row per record.
+    """The query for what is staged of `days`, with one row per record, in the order of time.
 
     Of several deliveries of one record the last complete one stays: the latest end, then the one that
     says most about money and tokens. Those that agree in that are told apart by the rest of the row, so
@@ -307,24 +316,36 @@ qualify row_number() over (
   partition by usage_date, record_id
   order by ended_at desc nulls last, reported_cost desc nulls last, output_tokens desc nulls last,
     input_tokens desc nulls last, delivery
-) = 1"""
+) = 1
+order by usage_date, started_at, record_id"""
+
+
+def _write_large_day(
+    connection: duckdb.DuckDBPyConnection, rows: str, days: Sequence[date], folder: Path
+) -> dict[date, Path]:
+    """As `_write_days`, of one day, by all threads."""
+    (day,) = days
+    folder.mkdir()
+    file = folder / f"{day}.parquet"
+    connection.execute(f"copy ({rows}) to '{file}' ({_PARQUET})")
+    return {day: file}
 
 
 def _write_days(
     connection: duckdb.DuckDBPyConnection, rows: str, days: Sequence[date], folder: Path
 ) -> dict[date, Path]:
-    """Write what the query `rows` says, a file in `folder` for each of `days`: an empty one where it
-    says nothing about a day.
+    """Write what the query `rows` says, in its order, a file in `folder` for each of `days`: an empty one
+    where it says nothing about a day.
     """
     folder.mkdir()
-    parquet = "format parquet, compression zstd"
-    if len(days) == 1:
-        file = folder / f"{days[0]}.parquet"
-        connection.execute(f"copy ({rows}) to '{file}' ({parquet})")
-        return {days[0]: file}
-    connection.execute(
-        f"copy ({rows}) to '{folder}' ({parquet}, partition_by (usage_date), write_partition_columns true)"
-    )
+    connection.execute("set threads = 1")  # several would each write a part of a day, in any order
+    try:
+        connection.execute(
+            f"copy ({rows}) to '{folder}' "
+            f"({_PARQUET}, partition_by (usage_date), write_partition_columns true)"
+        )
+    finally:
+        connection.execute("reset threads")
     files = {}
     for day in days:
         if (written := folder / f"usage_date={day}").exists():
@@ -332,10 +353,13 @@ def _write_days(
         else:
             empty = folder / "empty.parquet"
             if not empty.exists():
-                connection.execute(f"copy (select * from ({rows}) limit 0) to '{empty}' ({parquet})")
+                connection.execute(f"copy (select * from ({rows}) limit 0) to '{empty}' ({_PARQUET})")
             files[day] = folder / f"{day}.parquet"
             copyfile(empty, files[day])
     return files
+
+
+_PARQUET = "format parquet, compression zstd"
 
 
 def _check(

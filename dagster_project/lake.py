@@ -32,6 +32,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,10 +42,16 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TextIO
 
+import duckdb
+import polars as pl
+
 from dagster_project import settings
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError
 from dagster_project.records import Kind
+
+ROOM = 16 * 2**20
+"""With less than these bytes free, the disk is why an engine could not write: not every one says it."""
 
 _MANIFEST = "places.json"
 """In a commit: where each of its numbered files and folders goes, below the home."""
@@ -94,6 +101,14 @@ class Lake:
     def rollup(self, kind: Kind, source: str, day: date) -> Path:
         return self.root / "rollups" / kind / source / f"{day}.parquet"
 
+    def answers(self) -> list[tuple[Path, Days]]:
+        """The folders of `raw`, and the days that each is of."""
+        found = []
+        for folder in sorted((self.home / "raw").glob("*/*")):
+            if days := re.fullmatch(r"(\d{4}-\d\d-\d\d)\.\.(\d{4}-\d\d-\d\d)", folder.name):
+                found.append((folder, Days(*map(date.fromisoformat, days.groups()))))
+        return found
+
     def names(self, source: str) -> Path:
         return self.root / "names" / f"{source}.parquet"
 
@@ -131,11 +146,11 @@ class Lake:
 
         The kernel lets go of it when the last process that has it open ends, however it ends. Without
         `wait`, raises Busy when another process has it. Not to be nested for the same `what`. Whoever
-        has `warehouse` finds no commit half done.
+        has `warehouse` finds no commit half done. Raises NoRoom, as `scratch` does.
         """
         folder = self.home / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / what).open("a+", encoding="utf-8") as lock:
+        with self._full_disk_told(), (folder / what).open("a+", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -191,7 +206,8 @@ class Lake:
             for new, place in places.items():
                 if not new.exists():
                     continue
-                if new.is_dir() and place.exists():  # a rename replaces no folder that holds something
+                # A rename replaces no folder that holds something, and no link by a folder.
+                if new.is_dir() and (place.exists() or place.is_symlink()):
                     place.rename(new.with_suffix(".old"))
                 new.rename(place)
             for folder in {place.parent for place in places.values()}:
@@ -201,17 +217,35 @@ class Lake:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private folder on the lake's own disk, so that what is in it can be renamed into place."""
-        parent = self.home / "scratch"
-        parent.mkdir(parents=True, exist_ok=True)
-        for left in parent.iterdir():
-            if not _is_alive(int(left.name.partition("-")[0])):
-                shutil.rmtree(left, ignore_errors=True)
-        folder = Path(mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        """A private folder on the lake's own disk, so that what is in it can be renamed into place.
+
+        Raises NoRoom when the disk is full.
+        """
+        with self._full_disk_told():
+            parent = self.home / "scratch"
+            parent.mkdir(parents=True, exist_ok=True)
+            for left in parent.iterdir():
+                if not _is_alive(int(left.name.partition("-")[0])):
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = Path(mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
         try:
-            yield folder
+            with self._full_disk_told():
+                yield folder
         finally:
             shutil.rmtree(folder)
+
+    @contextmanager
+    def _full_disk_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NoRoom(self) from error
+        except (duckdb.IOException, duckdb.FatalException, pl.exceptions.ComputeError) as error:
+            if shutil.disk_usage(self.home).free >= ROOM:
+                raise
+            raise NoRoom(self) from error
 
 
 class Busy(ChargebackError):
@@ -221,6 +255,17 @@ class Busy(ChargebackError):
         super().__init__(
             f"another chargeback command (process {process}) is working on {lake.home}; "
             "wait until it is done and run this again"
+        )
+
+
+class NoRoom(ChargebackError):
+    """The disk of the deployment is full, or the user's share of it."""
+
+    def __init__(self, lake: Lake) -> None:
+        free = shutil.disk_usage(lake.home).free
+        super().__init__(
+            f"no room is left on the disk of {lake.home} ({free // 2**10:,} KiB are free): make room and run "
+            "this again. Nothing was replaced by halves"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime
+from pathlib import Path
 
 import polars as pl
 
@@ -25,9 +26,31 @@ SCHEMA = {
 NO_DAYS = pl.DataFrame(schema=SCHEMA)
 
 
+def read(file: Path) -> pl.DataFrame:
+    """The days of one source; none before its first pull."""
+    return pl.read_parquet(file) if file.exists() else NO_DAYS
+
+
 def last_pulled(known: pl.DataFrame, kind: Kind) -> dict[date, datetime]:
     """The instant (UTC, naive) of each day's last pull, of one source's days."""
     return dict(known.filter(pl.col("record_kind") == kind).select("usage_date", "pulled_at").iter_rows())
+
+
+def rows(known: pl.DataFrame, kind: Kind) -> dict[date, int]:
+    """How many records each day's last pull put into the lake, of one source's days."""
+    return dict(known.filter(pl.col("record_kind") == kind).select("usage_date", "rows").iter_rows())
+
+
+def good_days(known: pl.DataFrame) -> list[date]:
+    """The days of which all kinds were pulled after they were over, of one source's days, in order."""
+    is_over = pl.col("pulled_at") >= pl.col("usage_date").cast(pl.Datetime("us")) + pl.duration(days=1)
+    return (
+        known.group_by("usage_date")
+        .agg(is_good=is_over.all() & (pl.len() == known["record_kind"].n_unique()))
+        .filter("is_good")["usage_date"]
+        .sort()
+        .to_list()
+    )
 
 
 def with_pulled(
@@ -44,7 +67,7 @@ def with_pulled(
     )
     return (
         pl.concat([known, pulled])
-        .group_by(DAY, maintain_order=True)
+        .group_by(DAY)  # the rows of a group stay in order
         .agg(pl.first("first_pulled_at"), pl.last("pulled_at", "rows"))
         .sort(DAY)
     )

@@ -87,7 +87,9 @@ def write(
     pull_id: str,
     ledger: Path,
 ) -> Restated:
-    """Write to the file `ledger` how day files differ from those that they replace; no file if they do not.
+    """Write to the file `ledger` how day files differ from those that they replace.
+
+    It has no row, or is not there, where no record does.
 
     `replaced` has the new day files by their places: of one source, with the lock of its pulls.
     """
@@ -101,9 +103,6 @@ def write(
     ((records,),) = connection.execute(
         f"select count(distinct (record_kind, usage_date, record_id)) from read_parquet('{ledger}')"
     ).fetchall()
-    if not records:
-        ledger.unlink()
-        return NOTHING
     billed = connection.execute(
         "select currency, sum(coalesce(after, 0) - coalesce(before, 0)) "
         f"from read_parquet('{ledger}') where measure = 'billed_cost' group by currency order by currency"

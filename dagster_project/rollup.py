@@ -46,7 +46,8 @@ DIMENSIONS = (
 def rolled_up(
     connection: duckdb.DuckDBPyConnection, records: Sequence[Path], active_tags: Sequence[str]
 ) -> Iterator[str]:
-    """While it lasts, a query for the rollup of the usage or request records in Parquet files.
+    """While it lasts, a query for the rollup of the usage or request records in Parquet files, in an order
+    that is always the same.
 
     Columns: DIMENSIONS, `started_hour`, `tags`, `context_above_tokens` (the greatest of
     rates.CONTEXT_BANDS that the request's context exceeds, 0 below all, null where nobody knows),
@@ -80,7 +81,8 @@ select
   list(other_meters) filter (cardinality(other_meters) > 0) as other_meters,
   sum(reported_cost) as reported_cost
 from read_parquet({[str(file) for file in records]})
-group by all"""
+group by all
+order by {", ".join(DIMENSIONS)}, started_hour, tag_values, context_above_tokens, is_billable"""
 
 
 def _long(active_tags: Sequence[str]) -> str:
@@ -97,12 +99,15 @@ select * exclude (counted, reported_cost), counted.meter, counted.quantity,
 from (select {group}, reported_cost, unnest([{columns}]) as counted from rolled)
 where counted.quantity is not null
 union all
-select {group}, entry.key, sum(entry.value)::decimal(38,12), null::decimal(38,12)
-from (
-  select *, unnest(flatten(list_transform(other_meters, lambda meters: map_entries(meters)))) as entry
-  from rolled where other_meters is not null
-)
-group by all"""
+(
+  select {group}, entry.key, sum(entry.value)::decimal(38,12), null::decimal(38,12)
+  from (
+    select *, unnest(flatten(list_transform(other_meters, lambda meters: map_entries(meters)))) as entry
+    from rolled where other_meters is not null
+  )
+  group by all
+  order by all
+)"""
 
 
 def _text(value: str) -> str:

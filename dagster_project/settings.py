@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -20,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dagster_project.errors import ConfigError
+from dagster_project.terminal import plain
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -39,13 +40,15 @@ DEFAULT_ACTIVE_TAGS = (
 def home() -> Path:
     """`CHARGEBACK_HOME`: lake, raw pages, build file and the published warehouse.
 
-    Raises ConfigError for a path that the engine would take for a pattern or a quotation.
+    Raises ConfigError for a path that the engine would take for a pattern or a quotation, and Dagster's
+    database for an address (`%2F` is a slash there).
     """
     folder = Path(os.environ.get("CHARGEBACK_HOME") or CHECKOUT / "data").absolute()
-    special = sorted(set(str(folder)) & set("'\"*?[]{}\\"))
+    special = sorted(c for c in set(str(folder)) if c in "'\"*?[]{}\\%" or not c.isprintable())
     if special:
         raise ConfigError(
-            "CHARGEBACK_HOME", [f"{folder} contains {' '.join(special)}; choose another folder"]
+            "CHARGEBACK_HOME",
+            [f"{plain(str(folder))} contains {plain(' '.join(special))}; choose another folder"],
         )
     return folder
 
@@ -122,7 +125,7 @@ def _not_taken(name: str) -> str:
 class Entry(Strict):
     """What every entry of sources.yaml has. A source module's own `Entry` adds its fields."""
 
-    name: Annotated[str, AfterValidator(_not_taken)] = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: Annotated[str, AfterValidator(_not_taken)] = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)
     type: str
     start_date: date
     restates_days: int | None = Field(default=None, ge=1)
@@ -229,6 +232,33 @@ class Guards(Strict):
 DEFAULT_GUARDS = Guards()
 
 
+class Retention(Strict):
+    """For how many days before today what tells of single calls and answers is kept; unset, for ever.
+
+    No number is made of it: rollups stay.
+    """
+
+    request_days: int | None = Field(default=None, ge=1)
+    """Of request records, one per call."""
+    raw_days: int | None = Field(default=None, ge=1)
+    """Of the answers of APIs, as they came (`raw/`)."""
+
+    def first_request_day(self, today: date) -> date:
+        """The first day whose request records are kept."""
+        return _days_before(today, self.request_days)
+
+    def first_raw_day(self, today: date) -> date:
+        """The first day whose answers are kept."""
+        return _days_before(today, self.raw_days)
+
+
+def _days_before(today: date, days: int | None) -> date:
+    return date.min if days is None else today - timedelta(days=days)
+
+
+KEEP_ALL = Retention()
+
+
 class Journal(Strict):
     """Accounts of the general ledger that a closed month is booked to."""
 
@@ -253,6 +283,7 @@ class Settings:
     coverage: Coverage = DEFAULT_COVERAGE
     guards: Guards = DEFAULT_GUARDS
     journal: Journal | None = None
+    retention: Retention = KEEP_ALL
 
 
 class _Loader(yaml.SafeLoader):
@@ -273,6 +304,7 @@ class _Document(Strict):
     coverage: Coverage = DEFAULT_COVERAGE
     guards: Guards = DEFAULT_GUARDS
     journal: Journal | None = None
+    retention: Retention = KEEP_ALL
 
 
 def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
@@ -317,7 +349,7 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
             problems.append(str(error))
     if problems:
         raise ConfigError(str(path), problems)
-    return Settings(entries, top.active_tags, top.coverage, top.guards, journal=top.journal)
+    return Settings(entries, top.active_tags, top.coverage, top.guards, top.journal, top.retention)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ writes into the folder that it is given.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,6 +18,7 @@ from typing import Any
 import duckdb
 
 from dagster_project.errors import ChargebackError
+from dagster_project.terminal import plain
 
 _BILLED = """
 select provider, account_id, currency, count(*), sum(billed_cost), sum(billed_usd)
@@ -36,6 +38,12 @@ select
 from fct_cost_allocations
 where date_trunc('month', usage_date) = ?
 """
+
+
+# Spreadsheets pass over blanks, some read full-width signs as the plain ones, and where the comma is for
+# decimals a semicolon, which nothing quotes, ends the cell.
+_FORMULA = re.compile(r"""(?:^|(?<=[;,|\t\r\n]))(?=[\t\r\n]|[\s"]*[=+\-@＝＋－＠])""")  # noqa: RUF001
+"""Places where a spreadsheet would begin to read a formula."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def write(warehouse: duckdb.DuckDBPyConnection, month: date, folder: Path) -> No
 
 
 def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Rows as CSV that a spreadsheet opens as text and numbers: no name becomes a formula."""
+    """Rows as CSV that a spreadsheet opens as text and numbers: no name is a formula, or moves a cursor."""
     with file.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.DictWriter(handle, columns)
         writer.writeheader()
@@ -106,5 +114,5 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, Decimal):
         return f"{value:f}"
-    text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    shown = "".join(c if c.isprintable() or c.isspace() else plain(c) for c in str(value))
+    return _FORMULA.sub("'", shown)

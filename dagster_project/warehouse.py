@@ -16,7 +16,7 @@ from decimal import Decimal
 import duckdb
 import polars as pl
 
-from dagster_project import closing, pulled_days, restatements, rollup, settings
+from dagster_project import build_info, closing, pulled_days, restatements, rollup, settings
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.ingest import empty_records
 from dagster_project.lake import Lake, replace_file
@@ -46,8 +46,8 @@ def refuse_forgotten_sources(lake: Lake, configured: Collection[str]) -> None:
 
 
 def prepare(lake: Lake, configured: settings.Settings) -> None:
-    """Write the small tables that dbt reads beside the records: meters, tags, thresholds, what
-    `entries` declare, empty kinds.
+    """Write the small tables that dbt reads beside the records: meters, tags, thresholds, versions, what
+    entries declare, empty kinds.
     """
     write_tables(
         lake,
@@ -57,6 +57,7 @@ def prepare(lake: Lake, configured: settings.Settings) -> None:
                 schema={"meter": pl.String, "unit": pl.String},
                 orient="row",
             ),
+            "versions": build_info.versions(),
             **closing.tables(lake),
             **declared.tables(configured.entries.values()),
             "active_tags": pl.DataFrame(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -226,6 +228,28 @@ def _dated(row: Row, day: date, record_id: str) -> Row:
         "usage_date": day,
         **row,
     }
+
+
+def digests(home: Path) -> dict[str, str]:
+    """Of every file that is read as data, by its place: what a fault may not change by a byte."""
+    kept = [home / "warehouse.duckdb", *(part for name in KEPT for part in (home / name).rglob("*"))]
+    return {
+        str(file.relative_to(home)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in kept
+        if file.is_file()
+    }
+
+
+KEPT = ("lake", "raw", "closed", "reopened")
+
+
+def assert_nothing_left(home: Path) -> None:
+    """No commit half done, no scratch, and no lock that anybody holds."""
+    assert not (home / "commit").exists()
+    assert not list((home / "scratch").iterdir())
+    for lock in (home / "locks").iterdir():
+        with lock.open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.fixture

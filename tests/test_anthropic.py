@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -246,6 +247,26 @@ def test_a_null_workspace_is_the_default_one_but_a_credit_has_none(entry, tmp_pa
     assert frame["charge_category"].to_list() == ["usage", "credit"]
 
 
+@pytest.mark.parametrize(
+    ("start", "complaint"),
+    [
+        ("2026-10-01T00:00:00", "`starting_at` does not say its time zone"),
+        ("yesterday", "`starting_at` is not an instant"),
+        ("", "`starting_at` is empty"),
+        (1790812800, "`starting_at` is a int where a text should be"),
+        ("2026-10-01T01:00:00Z", "is no day"),
+        ("0001-01-01T00:00:00Z", "is no day"),
+    ],
+)
+def test_a_bucket_of_an_unknown_time_stops_the_pull(entry, tmp_path, start, complaint) -> None:
+    page = _page(anthropic.COSTS, [], grouped=False)
+    _pages.write(
+        [replace(page, body=page.body.replace('"2026-10-01T00:00:00Z"', json.dumps(start)))], tmp_path
+    )
+    with pytest.raises(SourceError, match=f"cost_report for 2026-10-01.*{complaint}"):
+        anthropic.parse(entry, DAYS, tmp_path, None)
+
+
 def test_groups_that_were_cut_off_are_a_remainder(entry, tmp_path) -> None:
     """A hundred groups of 1 cent are sent, of a bill of 1.30 dollars."""
     sent = [_cost("1", workspace_id=f"wrkspc_{n}") for n in range(100)]
@@ -342,7 +363,10 @@ def test_a_field_that_disappears_stops_the_pull(entry, tmp_path, result, field: 
         (anthropic.USAGE, "cache_creation", 7, "is a int where an object should be"),
         (anthropic.USAGE, "cache_creation.ephemeral_1h_input_tokens", GONE, "is missing"),
         (anthropic.USAGE, "server_tool_use.web_search_requests", "few", "is a text where a number should be"),
+        (anthropic.USAGE, "output_tokens", -1, "is negative, which no count is"),
         (anthropic.USAGE, "api_key_id", GONE, "is missing"),
+        (anthropic.USAGE, "api_key_id", 7, "is a int where a text should be"),
+        (anthropic.USAGE, "service_tier", ["standard"], "is a list where a text should be"),
     ],
 )  # fmt: skip
 def test_a_report_that_is_not_what_it_was_stops_the_pull(

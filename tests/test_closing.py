@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -20,8 +21,10 @@ import polars as pl
 import pytest
 from conftest import ALLOCATED, Books, hand_written, written
 
-from dagster_project import closing, settings
+from dagster_project import closing, settings, statement, warehouse
 from dagster_project.days import Days
+from dagster_project.errors import ConfigError
+from dagster_project.lake import Lake
 from dagster_project.sources import Source
 
 OWNERSHIP = """
@@ -271,8 +274,9 @@ def _a_reopened_month_takes_its_corrections_back(year: Year) -> None:
 
 def test_months_are_closed_in_order_and_when_they_are_over(tmp_path):
     books = Books(tmp_path)
-    with pytest.raises(closing.NotClosed, match="not over before 2026-03-01"):
-        closing.refuse_out_of_order(books.lake, date(2026, 2, 1), date(2026, 2, 28))
+    for early in (date(2026, 2, 1), date(2026, 3, 1), date(9999, 12, 1)):
+        with pytest.raises(closing.NotClosed, match="not over: today is 2026-02-28"):
+            closing.refuse_out_of_order(books.lake, early, date(2026, 2, 28))
     closing.refuse_out_of_order(books.lake, date(2026, 2, 1), date(2026, 3, 1))
     (books.lake.closed / "2026-02").mkdir(parents=True)
     with pytest.raises(closing.NotClosed, match="in order, and 2026-03 is open"):
@@ -281,56 +285,200 @@ def test_months_are_closed_in_order_and_when_they_are_over(tmp_path):
         closing.refuse_out_of_order(books.lake, date(2026, 2, 1), date(2026, 6, 1))
 
 
+def signed(lake: Lake, month: str, **files: str) -> Path:
+    """A closed month, whose files hold nothing of a warehouse."""
+    folder = lake.closed / month
+    folder.mkdir(parents=True)
+    said = {
+        **{"month": f"{month}-01", "closed_at": "2026-12-01T09:00:00", "closed_by": "ana"},
+        **{"accepted": [], "cost_usd": "37.010000000003"},
+    }
+    (folder / "closing.json").write_text(json.dumps(said))
+    for name in ("statement.csv", "statement.parquet", "allocations.parquet"):
+        (folder / name).write_text("team,cost_usd\nsearch,37.010000000003\n")
+    for name, text in files.items():
+        (folder / f"{name}.csv").write_text(text)
+    names = sorted(file.name for file in folder.iterdir())
+    sums = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, check=True)
+    (folder / "SHA256SUMS").write_bytes(sums.stdout)
+    return folder
+
+
+def built(lake: Lake) -> list[tuple[date, bool, str | None, str | None]]:
+    """What the next build is told of closings; as its beginning does, it keeps it."""
+    tables = closing.tables(lake)
+    warehouse.write_tables(lake, tables)
+    return tables["closings"].select("month", "is_closed", "closed_by", "reopened_by").rows()
+
+
 def test_a_signed_file_that_was_touched_stops_the_build(tmp_path):
     lake = Books(tmp_path).lake
-    folder = lake.closed / "2026-01"
-    folder.mkdir(parents=True)
-    said = {"month": "2026-01-01", "closed_by": "ana", "accepted": [], "cost_usd": "37.010000000003"}
-    (folder / "closing.json").write_text(json.dumps(said))
-    (folder / "statement.csv").write_text("team,cost_usd\nsearch,37.010000000003\n")
-    sums = subprocess.run(
-        ["sha256sum", "closing.json", "statement.csv"], cwd=folder, capture_output=True, check=True
-    )
-    (folder / "SHA256SUMS").write_bytes(sums.stdout)
+    folder = signed(lake, "2026-01")
     assert closing.tables(lake)["closings"].select("month", "is_closed", "cost_usd").rows() == [
         (date(2026, 1, 1), True, Decimal("37.010000000003"))
     ]
+    (folder / ".~lock.statement.csv#").write_text("a spreadsheet has it open")
+    closing.tables(lake)
     with (folder / "statement.csv").open("a") as file:
         file.write("search,1000000\n")
     with pytest.raises(closing.Damaged, match=r"2026-01/statement.csv is missing or is not what was signed"):
+        closing.tables(lake)
+    (folder / "SHA256SUMS").write_text("")
+    with pytest.raises(closing.Damaged, match=r"2026-01/allocations.parquet is missing or is not"):
         closing.tables(lake)
     (folder / "SHA256SUMS").unlink()
     with pytest.raises(closing.Damaged, match="2026-01/SHA256SUMS is missing"):
         closing.tables(lake)
 
 
-def test_what_may_still_move_is_a_doubt(tmp_path):
-    books = Books(tmp_path / "home")
+def reopened(lake: Lake, month: date) -> Path:
+    return closing.reopen(lake, month, reason="why", by="bo", now=NEXT_YEAR)
+
+
+def test_a_damaged_month_can_be_reopened_and_says_what_can_be_believed(tmp_path):
+    lake = Books(tmp_path).lake
+    january, february = date(2026, 1, 1), date(2026, 2, 1)
+    signed(lake, "2026-01")
+    (signed(lake, "2026-02") / "statement.csv").unlink()
+    with pytest.raises(closing.Damaged, match=r"2026-02/statement\.csv"):
+        built(lake)
+    reopened(lake, february)
+    (lake.closed / "2026-01" / "closing.json").write_text("{")
+    reopened(lake, january)
+    assert built(lake) == [(january, False, None, "bo"), (february, False, "ana", "bo")]
+
+
+def test_each_closing_of_a_month_is_kept(tmp_path):
+    lake = Books(tmp_path).lake
+    january = date(2026, 1, 1)
+    for number in (1, 2, 3):
+        signed(lake, "2026-01")
+        assert reopened(lake, january).name == f"2026-01.{number}"
+    shutil.rmtree(lake.reopened / "2026-01.2")
+    signed(lake, "2026-01")
+    assert reopened(lake, january).name == "2026-01.2"
+    assert built(lake) == [(january, False, "ana", "bo")] * 3
+
+
+@pytest.mark.parametrize("where", ["closed/2026-01", "closed/2026-02", "reopened/2026-03.1"])
+def test_what_was_signed_does_not_vanish(tmp_path, where):
+    """Whichever month it was: without it all of it would be booked again, as a correction."""
+    lake = Books(tmp_path).lake
+    for month in ("2026-01", "2026-02", "2026-03"):
+        signed(lake, month)
+    reopened(lake, date(2026, 3, 1))
+    assert len(built(lake)) == 3
+    shutil.rmtree(lake.home / where)
+    with pytest.raises(closing.Lost, match=f"what was signed of {Path(where).name[:7]} is neither in"):
+        built(lake)
+    lake.table("closings").unlink()
+    assert len(built(lake)) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["2026-01.bak", "copy of 2026-01", ".2026-01", "2026-1", "0000-01", "2026-13"]
+)
+def test_a_copy_beside_the_closed_months_is_not_counted_twice(tmp_path, name):
+    lake = Books(tmp_path).lake
+    (lake.closed / "notes.txt").parent.mkdir()
+    (lake.closed / "notes.txt").write_text("ask ana")
+    shutil.copytree(signed(lake, "2026-01"), lake.closed / name)
+    with pytest.raises(closing.Stranger, match=re.escape(f"{name} is no closed month")):
+        closing.tables(lake)
+    with pytest.raises(closing.Stranger):
+        closing.refuse_out_of_order(lake, date(2026, 2, 1), date(2026, 6, 1))
+
+
+def test_the_journal_is_the_signed_one(tmp_path):
+    lake = Books(tmp_path).lake
+    january, february = date(2026, 1, 1), date(2026, 2, 1)
+    folder = signed(lake, "2026-01", journal="as signed\r\n")
+    signed(lake, "2026-02")
+    assert closing.journal_of(lake, january, None) == closing.journal_of(lake, january, ACCOUNTS)
+    assert closing.journal_of(lake, january, ACCOUNTS) == b"as signed\r\n"
+    with pytest.raises(ConfigError, match="there are no accounts to book to"):
+        closing.journal_of(lake, february, None)
+    with pytest.raises(closing.NotClosed, match="2026-03 stays as it is"):
+        closing.journal_of(lake, date(2026, 3, 1), ACCOUNTS)
+    (folder / "statement.parquet").write_text("team,cost_usd\nsearch,1.00\n")
+    with pytest.raises(closing.Damaged, match=r"2026-01/statement.parquet"):
+        closing.journal_of(lake, january, ACCOUNTS)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum", "  =1", "\u00a0=1", "\uff1d1"])
+def test_no_name_becomes_a_formula(tmp_path, name):
+    statement.write_csv(tmp_path / "one.csv", ["team", "usd"], [{"team": name, "usd": Decimal("-1")}])
+    with (tmp_path / "one.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{"team": f"'{name}", "usd": "-1"}]
+
+
+@pytest.fixture(scope="module")
+def october(tmp_path_factory) -> Books:
+    """A published warehouse of October, which is not over when it is pulled."""
+    books = Books(tmp_path_factory.mktemp("home"))
     day = date(2026, 10, 30)
     books.used(day, "acme", "key", model="gpt-4o", input_tokens=M)
     books.charge(date(2026, 10, 29), "acme", "1", model="gpt-4o", meter="input")
     books.used(date(2026, 10, 29), "acme", "key", model="no-such-model", input_tokens=1000)
     books.used(day, "nobody bills", "key", model="no-such-model", input_tokens=1000)
+    # an account that has no name
+    books.used(day, None, "key", model="gpt-4o", input_tokens=2 * M)
+    books.charge(date(2026, 10, 29), None, "1")
     books.pull(Days(date(2026, 10, 3), date(2026, 10, 30)), date(2026, 10, 31))
-    built = books.build(written(tmp_path, "teams: {}\n"), *ALLOCATED)
+    built = books.build(written(books.home, "teams: {}\n"), *ALLOCATED)
     assert built.returncode == 0, built.stdout
     shutil.copyfile(books.lake.build, books.lake.published)
+    return books
+
+
+def test_what_may_still_move_is_a_doubt(october):
     source = hand_written("openai", {"charge": []})
     entry = source.entry.model_copy(update={"start_date": date(2026, 10, 2), "restates_days": 3})
-    assert closing.doubts(books.lake, date(2026, 10, 1), {"openai": Source(entry, source.module)}) == [
+    month = date(2026, 10, 1)
+    assert closing.doubts_of_pulls(october.lake, month, {"openai": Source(entry, source.module)}) == [
         "openai: no charge records of 2026-10-02, 2026-10-31 were pulled",
         "openai: charge records of 2026-10-29..2026-10-30 may still be restated; "
         "they were not pulled again 3 days later",
+    ]
+    assert closing.doubts_of_build(october.lake.published, month) == [
         "openai acme: no bill yet for 2026-10-30; 2.50 USD are estimated",
+        "openai: no bill yet for 2026-10-30; 5.00 USD are estimated",
         "1 allocations have no price and no bill; `fct_cost_allocations` has them",
     ]
 
 
-def test_somebody_signs(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("month", "problem"),
+    [
+        (date(2025, 10, 1), "no cost in it, and none before it\nThe first month with cost is 2026-10"),
+        (date(2026, 11, 1), "there is cost in 2026-10, which is open"),
+    ],
+)
+def test_the_first_month_to_close_is_the_first_with_cost(october, month, problem):
+    with pytest.raises(closing.NotClosed, match=problem):
+        close(october, month)
+    assert closing.closed_months(october.lake) == []
+
+
+def close(books: Books, month: date, by: str | None = "ana") -> None:
+    closing.close(
+        books.lake,
+        month,
+        accepted=["all of it"],
+        reason="a story",
+        by=by,
+        now=NEXT_YEAR,
+        accounts=None,
+        ownership_map=books.home / "map",
+    )
+
+
+def test_somebody_signs(october, monkeypatch):
+    with pytest.raises(closing.NotClosed, match="nobody signs\nSay who signs with --by NAME"):
+        close(october, date(2026, 10, 1), by=" ")
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("os.getuid", lambda: 2**31)
-    (tmp_path / "closed" / "2026-10").mkdir(parents=True)
     with pytest.raises(closing.NotClosed, match="Say who signs with --by NAME"):
-        closing.reopen(Books(tmp_path).lake, date(2026, 10, 1), reason="why", by=None, now=NEXT_YEAR)
-    assert closing.closed_months(Books(tmp_path).lake) == [date(2026, 10, 1)]
+        close(october, date(2026, 10, 1), by=None)
+    assert closing.closed_months(october.lake) == []

@@ -15,19 +15,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import date
+from datetime import UTC, date, datetime
+from itertools import count
 from pathlib import Path
+from traceback import extract_tb
 
 import duckdb
 import httpx
+import polars as pl
 import pytest
+from conftest import assert_nothing_left, digests
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from test_commits import FIRST, SECOND, build_whole, pull_whole
 from test_pipeline import Deployment
 
-from dagster_project import warehouse
+from dagster_project import closing, warehouse
 from dagster_project.days import Days
 from dagster_project.demo import company, providers
-from dagster_project.lake import Busy, Lake
+from dagster_project.lake import Busy, Lake, NoRoom
 from dagster_project.pipeline import COMMAND_TAG
 
 DAYS = Days(date(2026, 10, 1), date(2026, 10, 2))
@@ -92,6 +97,19 @@ def kill_when(acme: Deployment, happened: Callable[[], bool], seconds: float = 3
             process.kill()
 
 
+def kill_after(acme: Deployment, seconds: float) -> None:
+    """Start a run and kill it, without a warning, after so long, if it is not done by then."""
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            [str(Path(sys.executable).with_name("chargeback")), *RUN],
+            env={**os.environ, **acme.environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds,
+            check=False,
+        )
+
+
 def assert_whole(acme: Deployment) -> None:
     """Every file of the lake can be read to its end, and no lock is held."""
     for file in (acme.home / "lake").rglob("*.parquet"):
@@ -107,13 +125,18 @@ def unfinished(acme: Deployment) -> list[str]:
         return [run.run_id for run in instance.get_runs(RunsFilter(statuses=statuses))]
 
 
+KILLS = 100
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_stage_is_as_if_it_had_not_been(acme, tmp_path):
     killed, spared = copy_of(acme, tmp_path / "killed"), copy_of(acme, tmp_path / "spared")
     old = killed.contents()
     # From here on the providers tell other figures, so that old and new differ.
     assert httpx.post(f"{acme.servers.url}/_restate").status_code < 300
+    begun = time.monotonic()
     finished = spared.chargeback(*RUN)
+    seconds = time.monotonic() - begun
     assert finished.returncode == 0, finished.stderr
     new = spared.contents()
     assert new != old
@@ -127,14 +150,21 @@ def test_a_run_killed_at_any_stage_is_as_if_it_had_not_been(acme, tmp_path):
         "between the files of a pull": lambda: changed(first),
         "dbt": lambda: changed(lake.build.with_suffix(".duckdb.wal")),
         "the copy that is published": lambda: lambda: any(lake.home.glob("scratch/*/warehouse.duckdb")),
-        "anywhere": lambda: after(seeded.uniform(3, 12)),
     }
-    for stage, watch in stages.items():
-        kill_when(killed, watch())
-        assert killed.contents() in (old, new), stage
+    for kill in range(KILLS):
+        stage = list(stages)[kill] if kill < len(stages) else "anywhere"
+        if stage in stages:
+            kill_when(killed, stages[stage]())
+        else:
+            kill_after(killed, seeded.uniform(0, seconds))
+        contents = killed.contents()
+        assert contents in (old, new), (stage, kill)
         # dbt ends with the command that started it.
         wait_for(lambda: not at_work(killed.home), seconds=5)
         assert_whole(killed)
+        if contents == new:
+            shutil.rmtree(killed.home)
+            copy_of(acme, killed.home)
 
     finished = killed.chargeback(*RUN)
     assert finished.returncode == 0, finished.stderr
@@ -152,11 +182,6 @@ def restated(deployment: Deployment) -> list[tuple]:
         "select record_kind, usage_date, record_id, currency, change, measure, difference, text_after "
         "from restatements order by all"
     )
-
-
-def after(seconds: float) -> Callable[[], bool]:
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() > until
 
 
 def at_work(home: Path) -> list[str]:
@@ -368,6 +393,90 @@ def test_a_write_that_fails_changes_nothing(acme, tmp_path):
     assert limited.contents() == before
     assert_whole(limited)
     assert_next_run_repairs(limited)
+
+
+# --- every write, on a disk that is filled to the last page
+
+
+def write_tables(lake: Lake, version: int) -> None:
+    warehouse.write_tables(lake, {name: pl.DataFrame({"row": [version]}) for name in ("rates", "owners")})
+
+
+def close(lake: Lake) -> None:
+    closing.close(
+        lake,
+        DAYS.first,
+        accepted=[],
+        reason=None,
+        by="ana",
+        now=datetime(2026, 12, 1, tzinfo=UTC),
+        accounts=None,
+        ownership_map=company.OWNERSHIP,
+    )
+
+
+def reopen(lake: Lake) -> None:
+    closing.reopen(lake, DAYS.first, reason="a mistake", by="ana", now=datetime(2026, 12, 2, tzinfo=UTC))
+
+
+def published(lake: Lake) -> None:
+    build_whole(lake, 1)
+    warehouse.publish(lake)
+
+
+def published_and_built_again(lake: Lake) -> None:
+    published(lake)
+    build_whole(lake, 2)
+
+
+def published_and_closed(lake: Lake) -> None:
+    published(lake)
+    close(lake)
+
+
+WRITES = {
+    "a pull": (
+        lambda lake: pull_whole(str(lake.home), 1, FIRST),
+        lambda lake: pull_whole(str(lake.home), 2, SECOND),
+        {"fetch", "_stage", "_write_days", "_merged", "commit"},
+    ),
+    "tables": (lambda lake: write_tables(lake, 1), lambda lake: write_tables(lake, 2), {"write_tables"}),
+    "a publication": (published_and_built_again, warehouse.publish, {"copyfile"}),
+    "a closing": (published, close, {"close", "write", "_copy_map", "_write_json", "_sign"}),
+    "a reopening": (published_and_closed, reopen, {"_write_json"}),
+}
+"""What was there, what is written then, and the functions that find no room."""
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="this machine has no mount command")
+@pytest.mark.parametrize("work", WRITES)
+def test_no_write_for_which_there_is_no_room_changes_anything(work, tmp_path):
+    before, write, found_no_room = WRITES[work]
+    with small_disk(tmp_path / "disk", "24m") as disk:
+        lake, spared = Lake(disk / "home"), Lake(tmp_path / "spared")
+        before(lake)
+        shutil.copytree(lake.home, spared.home)
+        write(spared)
+        old, new = digests(lake.home), digests(spared.home)
+        assert old != new
+        refused: list[NoRoom] = []
+        for kibibytes in count(0, 128 if work == "a publication" else 4):
+            with filled(disk, kibibytes):
+                try:
+                    write(lake)
+                    break
+                except NoRoom as error:
+                    refused.append(error)
+            assert digests(lake.home) == old, kibibytes
+            assert_nothing_left(lake.home)
+        told = re.compile(
+            re.escape(f"no room is left on the disk of {lake.home} (") + ".*make room and run this"
+        )
+        assert all(told.match(str(error)) for error in refused)
+        causes = [extract_tb(error.__cause__.__traceback__) for error in refused]
+        assert {frame.name for cause in causes for frame in cause} >= found_no_room
+        assert digests(lake.home) == new
+        assert_nothing_left(lake.home)
 
 
 def assert_next_run_repairs(deployment: Deployment) -> None:

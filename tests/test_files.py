@@ -12,7 +12,7 @@ import pytest
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.sources import _files
+from dagster_project.sources import _files, _listed
 
 DAY = Days(date(2026, 11, 21), date(2026, 11, 21))
 COLUMNS = {"n": "BIGINT", "said": "STRUCT(who VARCHAR, times BIGINT)"}
@@ -151,3 +151,25 @@ def test_a_file_that_went_away_after_it_was_listed(tmp_path: Path) -> None:
     (tmp_path / "a.json").unlink()
     with pytest.raises(SourceError, match=r"a\.json: the file cannot be read to its end: it is gone"):
         read(files, tmp_path / "out.parquet")
+
+
+def test_a_file_in_pieces_is_read_once_whichever_threads_of_the_engine_ask(tmp_path: Path) -> None:
+    """The engine's threads are none of Python's, and one may read on where another call of it has ended."""
+    line = b'{"n": 1, "text": "' + b"x" * 300 + b'"}\n'
+    reads: list[int] = []
+
+    class Counted(_listed.Listed):
+        def open(self, path: str, mode: str = "rb", **_: object) -> _listed.Pieces:
+            def read(start: int, end: int) -> bytes:
+                reads.append(start)
+                return (line * 20)[start:end]
+
+            return _listed.Pieces(20 * len(line), read)
+
+    for threads in (1, 2, 4):
+        with duckdb.connect(config={"preserve_insertion_order": False, "threads": threads}) as engine:
+            engine.register_filesystem(Counted("counted", {"counted://a": 20 * len(line)}))
+            query = "select n, count(*) over () from read_json('counted://a', columns = {n: 'BIGINT'})"
+            engine.execute(f"copy ({query}) to '{tmp_path}/out.parquet'")
+            assert engine.sql(f"select count(*) from '{tmp_path}/out.parquet'").fetchall() == [(20,)]
+    assert len(reads) < 50

@@ -19,7 +19,7 @@ from werkzeug import Request, Response
 from dagster_project.days import Days
 from dagster_project.errors import ConfigError, SourceError
 from dagster_project.settings import ProviderEntry
-from dagster_project.sources import _http
+from dagster_project.sources import _http, _pages
 from dagster_project.sources._pages import Page
 
 KEY = "admin.Zm9vYmFy_0123456789"
@@ -92,6 +92,8 @@ def test_a_list_is_followed_by_its_last_id(httpserver, ask) -> None:
         ([{"data": [1], "has_more": True}], "`next_page` does not say where"),
         ([{"data": [1], "has_more": True, "next_page": "t"}] * 2, "leads back to a page"),
         ([{"data": [1]}], "`has_more`"),
+        ([{"data": [1], "has_more": True, "next_page": "t" * 2**17}], "cannot be asked for"),
+        ([{"data": [1], "has_more": True, "next_page": "\ud800"}], "cannot be asked for"),
     ],
 )
 def test_a_list_that_would_loop_or_lose_pages_is_refused(httpserver, ask, answers, complaint) -> None:
@@ -299,6 +301,16 @@ def test_a_missing_key_names_its_variable(ask, monkeypatch) -> None:
     monkeypatch.delenv("ACME_KEY")
     with pytest.raises(ConfigError, match="ACME_KEY is not set"):
         ask()
+
+
+def test_the_same_pages_are_the_same_bytes_at_any_time(monkeypatch, tmp_path) -> None:
+    for folder, instant in (("now", 1e9), ("later", 2e9)):
+        monkeypatch.setattr(time, "time", lambda instant=instant: instant)
+        (tmp_path / folder).mkdir()
+        _pages.write([Page("things", (("limit", "2"),), '{"data": ["ü"]}')], tmp_path / folder)
+    now, later = (tmp_path / folder / _pages.FILE for folder in ("now", "later"))
+    assert now.read_bytes() == later.read_bytes()
+    assert [page.json() for page in _pages.read(now.parent)] == [{"data": ["ü"]}]
 
 
 def test_email_addresses_are_not_kept(httpserver, ask) -> None:

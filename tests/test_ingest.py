@@ -204,7 +204,7 @@ def test_a_disk_that_fills_up_while_days_are_gathered_changes_none_of_them(books
             raise OSError(28, "No space left on device", str(place))
 
     monkeypatch.setattr(lake, "_sync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(lake.NoRoom, match="make room and run this again"):
         books.pull(Days(MONDAY, TUESDAY))
     monkeypatch.undo()
     assert [tokens for day in (MONDAY, TUESDAY) for _, tokens in rows(books, day)] == [1, 1]

@@ -65,6 +65,7 @@ def test_each_kind_of_money_has_its_accounts():
         row("a", "2", cost_basis="rated_usage"),
         row("a", "-3", corrects_month=date(2026, 8, 1)),
         row("treasury", "100", provider="openrouter"),
+        row("a", "4", cost_basis="rated_usage", corrects_month=date(2026, 8, 1)),
         row("a", None, cost_basis="unpriced"),
     )
     assert lines == [
@@ -72,10 +73,20 @@ def test_each_kind_of_money_has_its_accounts():
         ("2101", None, "0.00", "1.00", "AI usage 2026-10, anthropic"),
         ("6420", "CC-a", "2.00", "0.00", "AI usage 2026-10, openai, not billed yet: a"),
         ("2190", None, "0.00", "2.00", "AI usage 2026-10, openai, not billed yet"),
+        ("6420", "CC-a", "4.00", "0.00", "AI usage 2026-08, openai, not billed yet, corrected in 2026-10: a"),
+        ("2190", None, "0.00", "4.00", "AI usage 2026-08, openai, not billed yet, corrected in 2026-10"),
         ("6420", "CC-a", "0.00", "3.00", "AI usage 2026-08, openai, corrected in 2026-10: a"),
         ("2100", None, "3.00", "0.00", "AI usage 2026-08, openai, corrected in 2026-10"),
         ("1400", "CC-treasury", "100.00", "0.00", "AI usage 2026-10, openrouter: treasury"),
         ("2100", None, "0.00", "100.00", "AI usage 2026-10, openrouter"),
+    ]
+
+
+def test_a_team_that_moved_is_booked_on_both_cost_centres_and_the_first_of_equals_takes_the_cent():
+    lines = booked(row("a", "0.005", cost_center="CC-old"), row("a", "0.005", cost_center="CC-new"))
+    assert [line[:4] for line in lines] == [
+        ("6420", "CC-new", "0.01", "0.00"),
+        ("2100", None, "0.00", "0.01"),
     ]
 
 
@@ -110,6 +121,9 @@ def test_debits_equal_credits_and_no_line_is_a_cent_off(statement):
         exact[said["provider"], said["cost_basis"], said["corrects_month"], said["team"]] += said["cost_usd"]
     for line in lines:
         assert line.amount == line.amount.quantize(journal.CENT)
+        told = line.row(journal.posting_date(MONTH))
+        assert told["debit"] - told["credit"] == told["exact_usd"] + told["rounding_usd"]
+        assert told["exact_usd"] == line.exact
         if line.cost_center:
             assert abs(line.amount - line.exact) < journal.CENT
             assert line.exact in exact.values()

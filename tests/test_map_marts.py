@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from decimal import Decimal
+from io import StringIO
 
+import duckdb
 import pytest
 from conftest import Books, place_in, written
+from rich.console import Console
+from spreadsheets import cells, is_formula
 
-from dagster_project import ownership
+from dagster_project import explain, ownership, statement
 from dagster_project.days import Days
 from dagster_project.settings import Coverage
 
@@ -50,6 +54,14 @@ HOSTILE = (
     "sk-AbCdEfGh0123456789abcdefXYZ",
     "x" * 1200,
     "unallocated",
+    "'); drop table fct_charges; --",
+    "{{ env_var('HOME') }} {% raw %} {#",
+    "<script>alert(1)</script>",
+    "=1+1;=1+1",
+    "../../../etc/passwd",
+    "\x1b[2J\x07\x9b31m",
+    "nul\x00byte",
+    "y" * 1_000_000,
 )
 
 
@@ -98,6 +110,11 @@ def books(tmp_path_factory) -> Books:
         seen(f"h3 {number}", None, None, "2", gateway_user=text)
         books.charge(DAY, f"h4 {number}", "2", provider_project_id=text)
         books.charge(DAY, text, "2", provider="anthropic")
+        said = dict.fromkeys(("record_id", "request_id", "trace_id"), text)
+        said["tags"] = {"feature": text, text: text}
+        books.charge(DAY, f"h5 {number}", "2", meter="input", model=text, line_item=text)
+        books.used(DAY, f"h5 {number}", "key_a", model=text, input_tokens=1000)
+        books.asked(DAY, f"h5 {number}", "key_a", "vk_said", model=text, input_tokens=1000, **said)
     books.charge(DAY, None, "1", provider="nobody knows more")
 
     books.pull(Days(FIRST, LAST))
@@ -174,6 +191,48 @@ def test_usage_without_a_key_is_known_by_whose_it_is(books):
 
 def test_no_map_line_holds_what_looks_like_a_secret(books):
     assert books.query("select 1 from unowned_identities where map_lines ilike '%0123456789abcdef%'") == []
+
+
+@pytest.mark.parametrize(
+    ("mart", "column"),
+    [
+        ("fct_cost_allocations", "gateway_key_id"),
+        ("fct_cost_allocations", "gateway_user"),
+        ("fct_cost_allocations", "api_key_id"),
+        ("fct_cost_allocations", "provider_project_id"),
+        ("fct_cost_allocations", "account_id"),
+        ("fct_cost_allocations", "model"),
+        ("fct_cost_allocations", "tags['feature']"),
+        ("fct_requests", "record_id"),
+        ("fct_requests", "request_id"),
+        ("fct_requests", "unnest(map_keys(tags))"),
+        ("fct_charges", "line_item"),
+        ("statements", "account_id"),
+    ],
+)
+def test_what_was_said_comes_out_to_the_letter(books, mart, column):
+    found = {text for (text,) in books.query(f"select distinct {column} from {mart}")}
+    assert [text[:40] for text in HOSTILE if text not in found] == []
+
+
+def test_a_statement_of_such_names_has_no_formula(books, tmp_path):
+    with duckdb.connect(str(books.lake.build), read_only=True) as build:
+        statement.write(build, DAY.replace(day=1), tmp_path)
+    text = (tmp_path / "statement.csv").read_bytes().decode()
+    assert len(text) > 1_000_000
+    assert [cell for cell in cells(text) if is_formula(cell)] == []
+    assert all(c.isprintable() or c.isspace() for c in text)
+
+
+def test_what_is_explained_of_such_names_moves_no_cursor(books):
+    unseen = [text for text in HOSTILE if not text.isprintable()]
+    for text in unseen:
+        out = Console(file=StringIO(), width=200)
+        explain.show(explain.explain(books.lake.build, [f"model={text}"], 5), out)
+        told = out.file.getvalue()
+        assert "2.00 USD: " in told
+        assert [c for c in told if not c.isprintable() and c != "\n"] == []
+    assert len(unseen) >= 5
 
 
 def test_for_each_tag_key_every_dollar_is_covered_or_not(books):

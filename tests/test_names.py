@@ -125,7 +125,7 @@ def test_a_merge_that_is_interrupted_leaves_the_old_file_and_is_repaired_by_the_
 
     before = books.lake.names("openai").read_bytes()
     monkeypatch.setattr(lake, "_sync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(lake.NoRoom, match="make room and run this again"):
         books.pull(DAYS, NEW)
     assert books.lake.names("openai").read_bytes() == before
     monkeypatch.undo()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -84,6 +85,9 @@ class Provider:
         report = json.loads(self._bodies[place])
         spoil(next(bucket["results"] for bucket in report["data"] if bucket["results"])[0], path, value)
         self._bodies[place] = json.dumps(report)
+
+    def list_projects(self, projects: Sequence[Mapping[str, Any]]) -> None:
+        self._bodies[(openai.PROJECTS, False, None)] = json.dumps({"data": projects})
 
     def _one_project(self, after: str | None) -> str:
         """The list of projects, one a page."""
@@ -481,6 +485,77 @@ def test_a_field_that_disappears_stops_the_pull(entry, tmp_path, field: str) -> 
         _usage(entry, tmp_path, result)
 
 
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({"cached_input_tokens": 30}, "input_cached_tokens"),
+        ({"input_tokens_to_write": 30}, "input_cache_write_tokens"),
+        ({"audio_input_tokens": 30}, "input_audio_tokens"),
+        ({"output_image_tokens_2": 30, "input_image_tokens": 5}, "output_image_tokens"),
+    ],
+)
+def test_a_part_of_the_tokens_under_another_name_stops_the_pull(entry, tmp_path, sent, field) -> None:
+    """Else it would be taken for text."""
+    known = {"input_uncached_tokens": 70, "input_cached_text_tokens": 30, "input_text_tokens": 70}
+    result = _completions(input_tokens=100, output_tokens=50, **known)
+    assert _usage(entry, tmp_path, result).records["usage"]["input_tokens"].to_list() == [100]
+    with pytest.raises(SourceError, match=f"completions of 2026-10-01: .*`{field}` is missing, and `"):
+        _usage(entry, tmp_path, result | sent)
+
+
+@pytest.mark.parametrize(
+    ("grouped", "total", "complaint"),
+    [
+        ({}, {"input_cached_tokens": 30}, "other cache_read_tokens"),
+        ({"output_audio_tokens": 4}, {}, "other output_audio_tokens"),
+        ({"input_tokens": 105}, {"input_cached_tokens": 30}, None),
+        ({"input_cached_tokens": 30}, {"input_cached_tokens": 30, "input_audio_tokens": 0}, None),
+    ],
+    ids=["gone from the groups", "gone from the total", "usage went on", "zero says nothing"],
+)
+def test_groups_and_total_of_as_many_tokens_have_the_same_parts(
+    entry, tmp_path, grouped, total, complaint
+) -> None:
+    endpoint = "organization/usage/completions"
+    result = _completions(input_tokens=100, output_tokens=50)
+    pages = [
+        _page(endpoint, [result | grouped], grouped=True),
+        _page(endpoint, [result | total], grouped=False),
+    ]
+    if complaint is None:
+        assert _parse(entry, tmp_path, *pages).records["usage"]["output_tokens"][0] == 50
+    else:
+        with pytest.raises(SourceError, match=f"completions of 2026-10-01.*have as many tokens.*{complaint}"):
+            _parse(entry, tmp_path, *pages)
+
+
+@pytest.mark.parametrize(("start", "hours"), [(1, 24), (0, 0), (0, -24), (0, 25), (0, 48)])
+def test_a_bucket_that_is_no_utc_day_stops_the_pull(entry, tmp_path, start, hours) -> None:
+    """Its results would be of another day, or of none that was asked for, and be lost."""
+    begins = MIDNIGHT + start * 3600
+    bucket = {"start_time": begins, "end_time": begins + hours * 3600, "results": []}
+    page = Page(openai.COSTS, (), json.dumps({"data": [bucket], "has_more": False}))
+    with pytest.raises(SourceError, match=r"organization/costs for 2026-10-01\.\.2026-10-02.*is no day"):
+        _parse(entry, tmp_path, page)
+
+
+def test_a_total_that_no_bill_has_stops_the_pull(entry, tmp_path) -> None:
+    with pytest.raises(SourceError, match=r"costs of 2026-10-01, its total: .*greater than any of a bill"):
+        _charges(entry, tmp_path, [_cost(1)], [_cost(10**30)])
+
+
+def test_an_id_is_a_part_of_an_address_and_no_more(entry, serve, httpserver, tmp_path) -> None:
+    provider = serve()
+    provider.list_projects([{"id": "proj/../../costs?limit=1", "name": None}])
+    httpserver.expect_request(re.compile("/v1/organization/projects/proj/.*")).respond_with_data("", 404)
+    openai.fetch(entry, DAYS, tmp_path)
+    asked = httpserver.log[-1][0].environ["REQUEST_URI"].partition("?")[0]
+    assert asked == "/v1/organization/projects/proj%2F..%2F..%2Fcosts%3Flimit%3D1/api_keys"
+    provider.list_projects([{"id": "x" * 2**17}])
+    with pytest.raises(SourceError, match=r"api_keys for .*cannot be asked for .URL.*too long"):
+        openai.fetch(entry, DAYS, tmp_path)
+
+
 def test_half_a_token_stops_the_pull(entry, tmp_path) -> None:
     with pytest.raises(SourceError, match="`input_tokens` is not a whole number"):
         _usage(entry, tmp_path, _completions(input_tokens=1.5))
@@ -518,6 +593,8 @@ def test_null_keys_say_why_they_are_null(entry, tmp_path) -> None:
         (openai.COSTS, "amount.value", "1e999999999", "is greater than any number"),
         (openai.COSTS, "amount.currency", None, "is empty"),
         (openai.COSTS, "amount.currency", 840, "is a int where a text should be"),
+        (openai.COSTS, "amount.currency", "dollars", "is no currency's code"),
+        (openai.COSTS, "quantity_unit", 1000, "is a int where a text should be"),
         (openai.COSTS, "line_item", GONE, "is missing"),
         (openai.COSTS, "line_item", 7, "is a int where a text should be"),
         (openai.COSTS, "project_id", {"id": "p"}, "is a dict where a text should be"),
@@ -528,7 +605,10 @@ def test_null_keys_say_why_they_are_null(entry, tmp_path) -> None:
         ("organization/usage/completions", "input_tokens", "1e999999999", "is greater than any number"),
         ("organization/usage/completions", "output_tokens", 2**63, "is greater than any count"),
         ("organization/usage/completions", "input_cached_tokens", "none", "is a text where a number"),
+        ("organization/usage/completions", "input_tokens", -1, "is negative, which no count is"),
         ("organization/usage/completions", "user_id", GONE, "is missing"),
+        ("organization/usage/completions", "model", 7, "is a int where a text should be"),
+        ("organization/usage/completions", "batch", "yes", "is a str where true or false should be"),
         ("organization/usage/audio_transcriptions", "seconds", GONE, "is missing"),
         ("organization/usage/audio_transcriptions", "seconds", "1:30", "is a text where a number should be"),
     ],

@@ -21,9 +21,11 @@ import duckdb
 import httpx
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
+from leaks import files_with
 
+from dagster_project import settings
 from dagster_project.days import Days
-from dagster_project.demo import company, providers
+from dagster_project.demo import company, gateway_log, providers
 
 DAYS = Days(date(2026, 10, 1), date(2026, 10, 4))
 MARTS = (
@@ -39,6 +41,9 @@ MARTS = (
 )
 
 
+OF_NOBODY = "a-secret-that-is-in-the-environment-too"
+
+
 @dataclass
 class Deployment:
     """Acme's pipeline in a folder of its own, and the console command that runs it."""
@@ -49,15 +54,19 @@ class Deployment:
     environment: dict[str, str] = field(default_factory=dict)
     first_run: str = ""
     """What the first run printed."""
+    said: list[str] = field(default_factory=list)
+    """What all commands printed."""
 
     def chargeback(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        finished = subprocess.run(
             [str(Path(sys.executable).with_name("chargeback")), *arguments],
             env={**os.environ, **self.environment, **changed, "COLUMNS": "200"},
             capture_output=True,
             text=True,
             check=False,
         )
+        self.said.extend((finished.stdout, finished.stderr))
+        return finished
 
     def run(self, **changed: str) -> subprocess.CompletedProcess[str]:
         return self.chargeback("run", "--from", str(DAYS.first), "--to", str(DAYS.last), **changed)
@@ -92,6 +101,8 @@ def acme(tmp_path_factory) -> Iterator[Deployment]:
                 "CHARGEBACK_SOURCES": str(company.SOURCES),
                 "CHARGEBACK_OWNERSHIP": str(company.OWNERSHIP),
                 "ACME_LOGS": str(simulation.folder),
+                "AWS_SECRET_ACCESS_KEY": OF_NOBODY,
+                "LITELLM_DATABASE_URL": f"postgresql://chargeback:{OF_NOBODY}@127.0.0.1/litellm",
                 **servers.environment,
             },
         )
@@ -150,7 +161,7 @@ def bill(acme: Deployment, version: str) -> list[tuple[Decimal]]:
 
 
 def test_running_again_changes_nothing_and_readers_see_no_failure(pulled):
-    before = pulled.contents()
+    before, (build,) = pulled.contents(), pulled.query("select * exclude (built_at) from build_info")
     stop, failures, reads = threading.Event(), [], []
 
     def read_in_a_loop() -> None:
@@ -170,6 +181,13 @@ def test_running_again_changes_nothing_and_readers_see_no_failure(pulled):
     assert not failures
     assert len(reads) > 10
     assert len({str(read) for read in reads}) == 1
+    (again,) = pulled.query("select * exclude (built_at) from build_info")
+    assert again[0] != build[0]
+    assert again[1:] == build[1:]
+    assert again[-1] == DAYS.last
+    assert pulled.query("from source_freshness select * exclude (pulled_at) order by source") == [
+        (source, DAYS.first, DAYS.last, 0) for source in ("anthropic", "gateway", "openai")
+    ]
 
 
 def test_the_runs_are_recorded_in_the_instance(pulled):
@@ -304,9 +322,9 @@ def test_a_killed_run_is_repaired_by_the_next_one(pulled):
 def test_a_closed_month_does_not_move(pulled, tmp_path):
     shutil.copytree(pulled.home, tmp_path / "home")
     sources = tmp_path / "sources.yaml"
-    sources.write_text(company.SOURCES.read_text() + JOURNAL, encoding="utf-8")
-    settings = {"CHARGEBACK_HOME": str(tmp_path / "home"), "CHARGEBACK_SOURCES": str(sources)}
-    acme = replace(pulled, home=tmp_path / "home", environment={**pulled.environment, **settings})
+    sources.write_text(company.SOURCES.read_text() + JOURNAL + "retention: {request_days: 1, raw_days: 1}\n")
+    changed = {"CHARGEBACK_HOME": str(tmp_path / "home"), "CHARGEBACK_SOURCES": str(sources)}
+    acme = replace(pulled, home=tmp_path / "home", environment={**pulled.environment, **changed})
     (first,), (final,) = bill(acme, "first"), bill(acme, "final")
 
     closed = acme.chargeback(
@@ -328,6 +346,8 @@ def test_a_closed_month_does_not_move(pulled, tmp_path):
     ((ledger,),) = acme.query("select sum(difference) from restatements where measure = 'billed_cost'")
     assert ledger == final[0] - first[0]
     assert {file: file.read_bytes() for file in signed} == signed
+    assert acme.query("from fct_requests") == [], "they are older than a day, and no number needs them"
+    assert not list((acme.home / "raw").glob("*/*"))
 
     printed = acme.chargeback("journal", "2026-10")
     assert printed.stdout == (acme.home / "closed" / "2026-10" / "journal.csv").read_text()
@@ -367,3 +387,13 @@ def test_a_wrong_total_blocks_publication(pulled):
         assert pulled.contents() == before
     finally:
         day.write_bytes(good)
+
+
+# The last test: of all that was run before it, with failures, too.
+def test_no_secret_and_no_prompt_is_written_or_said(pulled):
+    private = [gateway_log.PRIVATE, OF_NOBODY, providers.OPENAI_ADMIN_KEY, providers.ANTHROPIC_ADMIN_KEY]
+    assert len(files_with(pulled.simulation.folder, private)) >= len(DAYS), "the gateway's log has them"
+    assert [file for file in files_with(pulled.home, ["support"]) if file.startswith(("dagster/", "lake/"))]
+    assert files_with(pulled.home, private) == []
+    assert files_with(settings.CHECKOUT / "dbt" / "target", private) == []
+    assert [text for text in pulled.said if any(one in text for one in private)] == []

@@ -14,11 +14,14 @@ import pytest
 from conftest import Books, place_in, written
 from rich.console import Console
 
-from dagster_project import check_map, explain, ownership, warehouse
+from dagster_project import check_map, coverage, explain, ownership, warehouse
 from dagster_project.days import Days
 from dagster_project.ownership import OwnershipError
+from dagster_project.settings import Coverage
 
 SEPTEMBER, DAY, NEXT_DAY = date(2026, 9, 30), date(2026, 10, 1), date(2026, 10, 2)
+DECEMBER = date(2026, 12, 1)
+DAYS_OF_DATA = 5
 M = 1_000_000
 
 OWNERSHIP = """
@@ -49,6 +52,10 @@ policies:
   - {match: {category: fee, account: specific, line_item: "* tax"}, policy: central, team: search}
   - {match: {category: fee, account: specific, line_item: "Value tax"}, policy: central, team: support}
   - {match: {category: fee, account: specific}, policy: user}
+  - match: [{category: adjustment, line_item: "Rounding"}, {category: credit, provider: open*}]
+    policy: user
+    history:
+      - {until: 2026-10-01, policy: central, team: finance}
 """
 
 
@@ -109,8 +116,14 @@ def books(tmp_path_factory) -> Books:
     books.charge(NEXT_DAY, None, "0.000000000003", charge_category="tax", line_item="VAT", provider="cohere")
     books.charge(NEXT_DAY, None, "2.00", provider="cohere", api_key_id="key_vectors", **gpt4o)
 
-    books.pull(Days(SEPTEMBER, date(2026, 11, 1)))
-    built = books.build(written(books.home, OWNERSHIP))
+    # the latest month: half of a tax is where half of the costs are, nowhere; another is nobody's
+    used(DECEMBER, "half owned", key_nobody=2, key_bot=2)
+    books.charge(DECEMBER, "half owned", "2.00", charge_category="tax", line_item="VAT")
+    books.charge(DECEMBER, "unused", "3.00", charge_category="tax", line_item="VAT")
+
+    books.pull(Days(SEPTEMBER, DECEMBER))
+    thresholds = Coverage(stale_after_days=DAYS_OF_DATA)
+    built = books.build(written(books.home, OWNERSHIP), coverage=thresholds)
     assert built.returncode == 0, built.stdout[-4000:]
     with warehouse.building(books.lake):
         pass
@@ -234,7 +247,43 @@ def test_check_map_shows_what_an_edited_policy_moves(books, tmp_path) -> None:
     }
     assert [w for w in checked.comparison.warnings() if "policy" in w] == [
         f"rule `policy:{{category: tax}}` ({place_in(edited, '- {match: {category: tax}')}) "
-        "owns nothing any more; it had 8.85 USD"
+        "owns nothing any more; it had 13.85 USD"
+    ]
+
+
+def test_a_policy_that_matches_nothing_is_stale(books) -> None:
+    """Its history is no match, and neither is a stronger policy that decides instead."""
+    stale = books.query(
+        "select selector, service, place, last_matched_date, days_without_match from stale_rules "
+        "where service like 'policy:%'"
+    )
+    unheard_of = "{category: adjustment, line_item: Rounding}"
+    assert stale == [
+        (
+            *(unheard_of, f"policy:{unheard_of}"),
+            *(place_in(OWNERSHIP, "- match: [{category: adjustment"), None, DAYS_OF_DATA),
+        )
+    ]
+    used = books.query(
+        "select selector, last_matched_date, last_decided_date from intermediate.int_selectors_used "
+        "where selector in ('{category: tax}', '{category: credit, provider: open*}') order by all"
+    )
+    assert used == [
+        ("{category: credit, provider: open*}", DAY, DAY),
+        ("{category: tax}", DECEMBER, DECEMBER),
+    ]
+
+
+def test_what_a_policy_leaves_to_nobody_has_no_owner(books) -> None:
+    finding, *_ = coverage.findings(books.lake.published, Coverage(unowned_share=Decimal("0.5")))
+    place = place_in(OWNERSHIP, "- {match: {category: tax}")
+    # 5.00 that nobody owns, a half of 2.00, and 3.00, of 10.00 and the two taxes
+    assert finding.check == "unowned_share"
+    assert finding.shares == {"unowned": Decimal(9) / 15}
+    assert finding.message.splitlines()[1:] == [
+        '  5.00 USD {api_key: "key_nobody"}: paste its map_lines of unowned_identities',
+        f"  3.00 USD policy:{{category: tax}}: say at {place} who pays, e.g. with `otherwise`",
+        "  1.00 USD policy:{category: tax}: it follows the costs that it is divided by",
     ]
 
 

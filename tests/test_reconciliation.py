@@ -14,6 +14,7 @@ import pytest
 from conftest import Books, written
 
 from dagster_project.days import Days
+from dagster_project.sources import declared
 
 DAY = date(2026, 10, 5)
 NEXT_DAY = date(2026, 10, 6)
@@ -29,6 +30,53 @@ CAUSES = {
 DELTAS = {"billed": "billed_minus_usage_usd", "usage": "usage_minus_requests_usd"}
 BILLED, USAGE = "billed minus usage", "usage minus requests"
 MARTS = ("reconciliation_daily", "reconciliation_monthly", "reconciliation_by_key", "reconciliation_causes")
+
+OPENAI, ANTHROPIC = {"provider": "openai"}, {"provider": "anthropic"}
+
+
+def capacity(account: str) -> dict[str, object]:
+    """12 USD a day for 4 million tokens, of which a million of gpt-4o's input is 2.50 otherwise."""
+    return {
+        **{"name": f"PTU of {account}", **OPENAI, "account": account, "amount": "12"},
+        **{"every": "day", "from": DAY, "until": NEXT_DAY},
+        "capacity": {"tokens_per_day": 4 * M, "service_tier": "provisioned", "model": "gpt-4o*"},
+    }
+
+
+def credits(account: str, amount: str, day: date = DAY) -> dict[str, object]:
+    return {
+        **{"name": f"Credits of {account}, {day:%B}", **OPENAI, "account": account},
+        **{"amount": amount, "day": day, "prepaid": {**OPENAI, "account": account}},
+    }
+
+
+COSTS = [
+    capacity("capacity"),
+    capacity("capacity alone"),
+    credits("prepaid", "100"),
+    credits("prepaid alone", "12"),
+    credits("prepaid alone", "4", NEXT_MONTH),
+    credits("prepaid, late bill", "50"),
+    {"name": "Pot", **ANTHROPIC, "amount": "9", "day": DAY, "prepaid": ANTHROPIC},
+]
+PERCENTAGES = [
+    {"name": "Gateway fee", "percent": 4, "of": {**OPENAI, "account": "percentages"}},
+    {
+        **{"name": "VAT", "percent": 19, "category": "tax"},
+        "of": {**OPENAI, "account": "percentages", "category": "usage"},
+    },
+]
+
+DECLARED = {
+    "capacity": Decimal(12),
+    "capacity alone": Decimal(12),
+    "percentages": Decimal("1.84"),
+    "prepaid": Decimal(100 - 9),
+    "prepaid alone": Decimal(12),
+    "prepaid, late bill": Decimal(50 - 10),
+    None: Decimal(9 - 2),
+}
+"""What that adds to the bills of DAY, less what their lines draw down."""
 
 
 def counted(tokens: int, **line: object) -> dict[str, object]:
@@ -91,7 +139,9 @@ def anything(books: Books, account: str, chance: Random) -> None:
 
 @pytest.fixture(scope="module")
 def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
-    books = Books(tmp_path_factory.mktemp("home"))
+    plans = {"costs": COSTS, "percentages": PERCENTAGES}
+    entry = {"name": "plans", "type": "declared", "start_date": date(2026, 1, 1)}
+    books = Books(tmp_path_factory.mktemp("home"), plans=declared.Entry.model_validate({**entry, **plans}))
 
     # a discount, on a bill that counts; a stale price, on one that does not
     books.charge(DAY, "discount", "9.00", **counted(4 * M))
@@ -207,6 +257,11 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     books.charge(DAY, "unpriced", "8.00", **homemade)
     books.used(DAY, "unpriced", "key_cron", output_tokens=300, model="home-made")
 
+    # a line of any model, which counts in our prices for one of them only
+    books.charge(DAY, "counted in part", "12.00", **counted(10 * M, model=None))
+    books.used(DAY, "counted in part", "key_cron", input_tokens=4 * M, **MODEL)
+    books.used(DAY, "counted in part", "key_cron", input_tokens=1 * M, model="home-made")
+
     # a line without usage, usage without a line, and what a bill's groups leave out
     books.charge(DAY, "surprise", "10.00", **counted(4 * M))
     books.charge(DAY, "surprise", "2.00", model="gpt-9", line_item="gpt-9, input")
@@ -225,6 +280,35 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     for day in (DAY, NEXT_MONTH):
         books.charge(day, "months", "2.00", **counted(1 * M))
         books.used(day, "months", "key_gateway", input_tokens=1 * M, **MODEL)
+
+    # a capacity beside usage whose bill is in, or is not
+    for account, tokens in (("capacity", 3 * M), ("capacity alone", 4 * M)):
+        books.used(DAY, account, "key_cron", input_tokens=tokens, service_tier="provisioned", **MODEL)
+        books.used(DAY, account, "key_cron", input_tokens=M, model="gpt-5.5")
+    books.charge(DAY, "capacity", "5.00", **counted(M, model="gpt-5.5"))
+
+    # percentages of a line, and of a refund
+    books.charge(DAY, "percentages", "9.00", **counted(4 * M))
+    books.charge(DAY, "percentages", "-1.00", line_item="Refund", **counted(-M))
+    books.used(DAY, "percentages", "key_cron", input_tokens=4 * M, **MODEL)
+
+    # credits that billed usage draws down; that are all the bill there is; whose usage is not billed yet
+    books.charge(DAY, "prepaid", "9.00", **counted(4 * M))
+    books.used(DAY, "prepaid", "key_cron", input_tokens=4 * M, **MODEL)
+    books.used(DAY, "prepaid alone", "key_cron", input_tokens=4 * M, **MODEL)
+    books.used(NEXT_DAY, "prepaid alone", "key_cron", input_tokens=3 * M, **MODEL)
+    books.used(NEXT_DAY, "prepaid alone", "key_bot", input_tokens=M, **MODEL)
+    books.used(NEXT_MONTH, "prepaid alone", "key_bot", input_tokens=M, **MODEL)
+    books.charge(DAY, "prepaid, late bill", "10.00", **counted(4 * M))
+    for day in (DAY, NEXT_DAY):
+        books.used(day, "prepaid, late bill", "key_cron", input_tokens=4 * M, **MODEL)
+
+    # credits of a provider: one account is billed 2 by lines, two use 5 each that no line bills
+    sonnet = {**ANTHROPIC, "model": "claude-opus-4-5"}
+    books.charge(DAY, "pot: billed", "2.00", **ANTHROPIC, **counted(400_000, model=sonnet["model"]))
+    books.used(DAY, "pot: billed", "key_cron", input_tokens=400_000, **sonnet)
+    for account in ("pot: first", "pot: second"):
+        books.used(DAY, account, "key_cron", input_tokens=M, **sonnet)
 
     # parts that no decimal can hold
     books.charge(DAY, "thirds", "0.100000000001", **counted(700_001))
@@ -294,13 +378,42 @@ def usd(**amounts: str) -> dict[str, Decimal]:
         ("bill alone", usd(price="-1.00"), usd(unseen_traffic="7.50")),
         ("some meters", usd(unsettled="1.00"), usd(unseen_traffic="7.50", unsettled="-0.01")),
         ("unpriced", usd(price="8.00"), {}),
+        ("counted in part", usd(price="2.00"), usd(unseen_traffic="10.00")),
         ("surprise", usd(unexplained="8.25"), usd(unseen_traffic="10.00")),
         ("forgotten", usd(unexplained="-5.00"), usd(unseen_traffic="15.00")),
         ("one line", usd(price="-1.00"), usd(unseen_traffic="10.00")),
+        # 9.00 for the 7.50 of three million tokens, and the fourth million idle
+        ("capacity", usd(price="1.50", not_usage="3.00"), usd(unseen_traffic="12.50")),
+        ("capacity alone", usd(price="2.00", unsettled="-5.00"), usd(unseen_traffic="15.00")),
+        # 0.36 - 0.04 and 1.71 - 0.19 beside the refund
+        ("percentages", usd(price="-1.00", not_usage="0.84"), usd(unseen_traffic="10.00")),
+        ("prepaid", usd(price="-1.00", not_usage="91.00"), usd(unseen_traffic="10.00")),
+        ("prepaid alone", usd(not_usage="2.00"), usd(unseen_traffic="10.00")),
+        ("prepaid, late bill", usd(not_usage="40.00"), usd(unseen_traffic="10.00")),
+        ("pot: billed", {}, usd(unseen_traffic="2.00")),
+        ("pot: first", usd(not_usage="-5.00"), usd(unseen_traffic="5.00")),
+        # 9 less 2 and 5
+        ("pot: second", usd(not_usage="-2.00", unsettled="-3.00"), usd(unseen_traffic="5.00")),
     ],
 )
 def test_each_delta_has_its_causes(books, account, of_the_bill, of_the_usage):
     assert causes(books, account) == {"billed": of_the_bill, "usage": of_the_usage}
+
+
+def test_credits_are_left_for_usage_until_they_are_used_up_and_no_later_ones_pay_for_it(books):
+    """2.00 of 12 are left for 10.00 of the second day; of 4 that are bought later, 2.50 are drawn."""
+    assert causes(books, "prepaid alone", NEXT_DAY)["billed"] == usd(not_usage="-2.00", unsettled="-8.00")
+    assert causes(books, "prepaid alone", NEXT_MONTH)["billed"] == usd(not_usage="1.50")
+    # in proportion to what each key used
+    assert books.query(
+        "select api_key_id, billed_not_usage_usd, billed_unsettled_usd from reconciliation_by_key "
+        "where account_id = 'prepaid alone' and usage_date = ? and api_key_id is not null order by all",
+        NEXT_DAY,
+    ) == [("key_bot", Decimal("-0.5"), Decimal(-2)), ("key_cron", Decimal("-1.5"), Decimal(-6))]
+
+
+def test_usage_of_credits_that_lines_draw_is_late_where_it_has_none(books):
+    assert causes(books, "prepaid, late bill", NEXT_DAY)["billed"] == usd(unsettled="-10.00")
 
 
 def test_parts_that_no_decimal_holds_add_up_to_the_digit(books):
@@ -383,6 +496,53 @@ def evidence(books: Books, account: str, delta: str) -> list[tuple[str, str, Dec
             [
                 ("not_usage", "credit: Promotional credit", "-1.00"),
                 ("unsettled", "no bill yet", "-10.00"),
+            ],
+        ),
+        (
+            "capacity",
+            BILLED,
+            [
+                ("not_usage", "purchase: PTU of capacity (idle)", "3.00"),
+                ("price", "gpt-4o input is billed at 1.2 of our price", "1.50"),
+            ],
+        ),
+        (
+            "capacity alone",
+            BILLED,
+            [
+                ("price", "gpt-4o input is billed at 1.2 of our price", "2.00"),
+                ("unsettled", "no bill yet", "-5.00"),
+            ],
+        ),
+        (
+            "percentages",
+            BILLED,
+            [
+                ("not_usage", "fee: Gateway fee", "0.32"),
+                ("not_usage", "tax: VAT", "1.52"),
+                ("not_usage", "usage: Refund", "-1.00"),
+                ("price", "gpt-4o input is billed at 0.9 of our price", "-1.00"),
+            ],
+        ),
+        (
+            "prepaid",
+            BILLED,
+            [
+                ("not_usage", "credit: Credits of prepaid, October (drawdown)", "-9.00"),
+                ("not_usage", "purchase: Credits of prepaid, October", "100.00"),
+                ("price", "gpt-4o input is billed at 0.9 of our price", "-1.00"),
+            ],
+        ),
+        (
+            "prepaid alone",
+            BILLED,
+            [
+                ("not_usage", "purchase: Credits of prepaid alone, October", "12.00"),
+                (
+                    "not_usage",
+                    "purchase: Credits of prepaid alone, October: drawn by usage that no line bills",
+                    "-10.00",
+                ),
             ],
         ),
         ("no report", USAGE, [("unsettled", "no usage report yet", "-2.50")]),
@@ -480,7 +640,7 @@ def test_what_was_unseen_is_never_negative_and_excess_never_positive(books):
 
 def test_each_delta_is_the_sum_of_what_is_known(books):
     """Said once more in Python, for every account: the bill, and the causes of both deltas."""
-    billed: dict[str, Decimal] = {}
+    billed: dict[str | None, Decimal] = dict(DECLARED)
     for row in books.charges:
         if row["usage_date"] == DAY:
             billed[row["account_id"]] = billed.get(row["account_id"], Decimal(0)) + row["billed_cost"]

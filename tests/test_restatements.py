@@ -16,7 +16,7 @@ from conftest import ACTIVE_TAGS, Books, dbt, hand_written, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_project import restatements
+from dagster_project import pulled_days, restatements
 from dagster_project.days import Days
 from dagster_project.ingest import Report, ingest
 from dagster_project.lake import Lake
@@ -227,6 +227,14 @@ def test_when_days_were_pulled_is_kept(books):
     ]
     (day, _) = pl.read_parquet(books.lake.pulled_days("gateway")).rows()
     assert day == ("gateway", "request", MONDAY, first, second, 0)
+
+
+def test_a_kind_that_a_source_did_not_yield_then_was_not_pulled_then():
+    first, second = (instant.replace(tzinfo=None) for instant in (FIRST, SECOND))
+    known = pulled_days.with_pulled(pulled_days.NO_DAYS, "openai", [("charge", MONDAY, 1)], first)
+    known = pulled_days.with_pulled(known, "openai", [("usage", MONDAY, 1), ("usage", TUESDAY, 1)], second)
+    assert pulled_days.last_pulled(known, "charge") == {MONDAY: first}
+    assert pulled_days.last_pulled(known, "usage") == {MONDAY: second, TUESDAY: second}
 
 
 # --- the warehouse

@@ -56,6 +56,13 @@ def test_a_sunday_is_compared_with_a_sunday_and_a_monday_not_with_one_holiday():
     assert small(3, holiday) == [SmallDay("usage", MONDAY, 3, 40)]
 
 
+def test_of_days_of_two_sizes_the_smaller_is_usual():
+    held = {day: rows for day, rows in weeks(40, 40).items() if (MONDAY - day).days > 14}
+    held |= dict.fromkeys(Days(MONDAY - timedelta(days=14), MONDAY - timedelta(days=1)), 400)
+    assert small(4, held) == []
+    assert small(3, held) == [SmallDay("usage", MONDAY, 3, 40)]
+
+
 def test_one_large_day_is_not_usual():
     held = {**weeks(30, 30), MONDAY - timedelta(days=7): 10_000}
     assert small(3, held) == []
@@ -71,6 +78,8 @@ def test_nothing_is_expected_with_fewer_than_seven_days_before_and_long_ago_is_n
     old = {day: rows for day, rows in days.items() if day < MONDAY - timedelta(days=22)}
     assert len(old) > 7
     assert small(0, old) == []
+    seven[MONDAY - timedelta(days=28)] = 100
+    assert small(0, seven) == [SmallDay("usage", MONDAY, 0, 100)]
 
 
 @pytest.mark.parametrize(("days_later", "is_small"), [(1, False), (2, True)])
@@ -141,6 +150,19 @@ def test_days_that_are_accepted_are_told_and_are_small_from_then_on(books):
     assert held(books) == [1, 1, 30, 2, 30, 30]
     report, _ = books.pull(DAYS, instant=NOW + timedelta(days=1))
     assert report.accepted == []
+
+
+def test_a_day_that_was_pulled_before_it_was_over_is_compared_with_the_days_before_it(home):
+    books = Books(home)
+    week, today = Days(MONDAY - timedelta(days=7), MONDAY - timedelta(days=1)), Days(MONDAY, MONDAY)
+    for day in week:
+        for number in range(30):
+            books.used(day, "acme", f"key_{number}", input_tokens=1)
+    books.used(MONDAY, "acme", "key_0", input_tokens=1)
+    books.pull(week, instant=NOW)
+    books.pull(today, instant=today.start + timedelta(hours=1))
+    with pytest.raises(SourceError, match=r"usage records of 2026-10-26: 1 where 30 were expected"):
+        books.pull(today, instant=NOW)
 
 
 def test_a_day_whose_file_was_removed_is_a_new_one(books):

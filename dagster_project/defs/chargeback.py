@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,7 @@ from dagster_dbt import (
 )
 from packaging.version import Version
 
-from dagster_project import coverage, settings, sources, verdicts, warehouse
+from dagster_project import coverage, markdown, retention, settings, sources, verdicts, warehouse
 from dagster_project.defs.knowledge import FOLLOWS
 from dagster_project.lake import Lake
 
@@ -116,7 +117,9 @@ parse_dbt_project()
 )
 def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     lake = Lake.of_environment()
-    warehouse.prepare(lake, sources.load_settings())
+    configured = sources.load_settings()
+    retention.honour(lake, configured.retention, datetime.now(UTC).date())
+    warehouse.prepare(lake, configured)
     # Unit tests are about the models, not about the data. Events are collected before they are passed
     # on, because the file can be asked for counts only when dbt has let go of it.
     target = lake.home / "dbt"
@@ -178,12 +181,7 @@ def _metadata(build: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
         told["cost_usd"] = str(build.execute(f"select sum(cost_usd) from {place}").fetchall()[0][0])
     if schemas[0][0] == "main" and table != "fct_requests":
         head = build.execute(f"select * from {place} limit 5").fetchall()
-        told["preview"] = dg.MetadataValue.md(
-            "\n".join(
-                "| " + " | ".join("" if value is None else str(value) for value in row) + " |"
-                for row in [columns, ["---"] * len(columns), *head]
-            )
-        )
+        told["preview"] = dg.MetadataValue.md(markdown.table(columns, head))
     return told
 
 
@@ -217,15 +215,7 @@ def published_warehouse() -> dg.MaterializeResult:
             "billed_usd": f"{published.billed:f}",
             "attributed_usd": f"{published.attributed:f}",
             "difference_usd": f"{published.difference:f}",
-            "preview": dg.MetadataValue.md(
-                "\n".join(
-                    [
-                        "| table | rows |",
-                        "|---|--:|",
-                        *(f"| {t} | {n} |" for t, n in published.rows.items()),
-                    ]
-                )
-            ),
+            "preview": dg.MetadataValue.md(markdown.table(["table", "rows"], published.rows.items())),
         },
     )
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dagster_project import ownership, rates, settings, sources, warehouse
+from dagster_project import markdown, ownership, rates, settings, sources, warehouse
 from dagster_project.lake import Lake
 
 FOLLOWS = dg.AutomationCondition.eager().without(~dg.AutomationCondition.any_deps_missing())
@@ -52,10 +52,11 @@ def _rate_card() -> dg.AssetsDefinition:
                 "unpriced_models": unpriced.height,
                 "catalogue": rates.catalogue_version(),
                 "preview": dg.MetadataValue.md(
-                    "\n".join(
-                        f"- no price: {p} `{m}`" for p, m in unpriced.select("provider", "model").rows()
+                    markdown.table(
+                        ["provider", "model without a price"], unpriced.select("provider", "model").rows()
                     )
-                    or "every model has a price"
+                    if unpriced.height
+                    else "every model has a price"
                 ),
             }
         )

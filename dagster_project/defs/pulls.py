@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from dagster_project import settings, sources
+from dagster_project import markdown, settings, sources
 from dagster_project.days import Days
 from dagster_project.ingest import Report, ingest
 from dagster_project.lake import Lake
@@ -38,6 +38,7 @@ def _asset(source: Source, configured: settings.Settings) -> dg.AssetsDefinition
             configured.active_tags,
             datetime.now(UTC),
             configured.guards,
+            configured.retention,
             accept_small_days=context.run.tags.get(ACCEPT_TAG) == "true",
         )
         for small in report.accepted:
@@ -53,13 +54,9 @@ def _asset(source: Source, configured: settings.Settings) -> dg.AssetsDefinition
 def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
     """What the UI shows of a pull, and the console command its user."""
     kinds = dict.fromkeys(part.kind for part in report.by_day)
-    header = [
-        "| day | kind | rows | billed cost | reported cost (USD) | tokens |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
+    columns = ["day", "kind", "rows", "billed cost", "reported cost (USD)", "tokens"]
     rows = [
-        f"| {part.day} | {part.kind} | {part.rows} | {part.billed_cost} | {part.reported_cost} "
-        f"| {part.tokens} |"
+        (part.day, part.kind, part.rows, part.billed_cost, part.reported_cost, part.tokens)
         for part in report.by_day
     ]
     billed = [part.billed_cost for part in report.by_day if part.billed_cost is not None]
@@ -79,7 +76,7 @@ def _metadata(report: Report) -> dict[str, dg.MetadataValue]:
             for currency, amount in report.restated.billed_cost.items()
         },
         **({"accepted_small_days": dg.MetadataValue.text(accepted)} if accepted else {}),
-        "preview": dg.MetadataValue.md("\n".join([*header, *rows]).replace("None", "")),
+        "preview": dg.MetadataValue.md(markdown.table(columns, rows)),
     }
 
 

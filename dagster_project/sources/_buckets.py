@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
@@ -84,16 +84,18 @@ def read(
 ) -> Iterator[Bucket]:
     """The buckets of `days`; a report may send neighbours too. `bounds` reads a bucket's start and end.
 
-    Raises SourceError for a page that is not understood, and for a day whose total comes twice.
+    Raises SourceError for a page that is not understood, for a bucket that is no UTC day, and for a day
+    whose total comes twice.
     """
     totals: set[date] = set()
     for page in pages:
         if page.endpoint != endpoint:
             continue
         is_grouped = any(name == "group_by[]" for name, _ in page.params)
-        with understood(source, endpoint):
+        with understood(source, f"{endpoint} for {days}"):
             buckets = [
-                Bucket(endpoint, is_grouped, *bounds(sent), _results(sent)) for sent in page.json()["data"]
+                Bucket(endpoint, is_grouped, *_day(*bounds(sent)), objects(sent, "results"))
+                for sent in objects(page.json(), "data")
             ]
         for bucket in buckets:
             if bucket.day not in days:
@@ -105,11 +107,19 @@ def read(
             yield bucket
 
 
-def _results(bucket: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    results = bucket["results"]
-    if not (isinstance(results, list) and all(isinstance(result, dict) for result in results)):
-        raise ValueError("`results` is not a list of objects")
-    return results
+def _day(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """The bounds of a bucket, if it begins a UTC day and ends within it: else its results are of no day."""
+    if start.time() != time.min or not timedelta() < end - start <= timedelta(days=1):
+        raise ValueError(f"a bucket from {start} to {end} is no day")
+    return start, end
+
+
+def objects(fields: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    """A list of objects. Raises KeyError, or ValueError for all else."""
+    found = fields[name]
+    if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
+        raise ValueError(f"`{name}` is not a list of objects")
+    return found
 
 
 @contextmanager
@@ -121,6 +131,11 @@ def understood(source: str, where: str) -> Iterator[None]:
         raise _unclear(source, where, f"the field `{error.args[0]}` is missing") from None
     except (TypeError, ValueError, ArithmeticError) as error:
         raise _unclear(source, where, f"not understood ({error})") from None
+
+
+def _shown(sent: Any) -> str:
+    """As much of what the provider sent as can be read in an error."""
+    return f"{sent!s:.80}".encode(errors="replace").decode()
 
 
 def _unclear(source: str, where: str, what: str) -> SourceError:
@@ -179,12 +194,14 @@ def bill(
     for bucket in buckets:
         amounts: Counter[str] = Counter()
         for result in bucket.results:
-            with understood(entry.name, f"{bucket}, line `{result.get(text_field)}`"):
+            with understood(entry.name, f"{bucket}, line `{_shown(result.get(text_field))}`"):
                 amount, currency = amount_of(result)
                 if amount is None:
                     raise ValueError("its amount is null, so the bill is not known")
                 if not currency:
                     raise ValueError("its `currency` is empty, so the bill is not known")
+                if not re.fullmatch("[A-Za-z]{3}", currency):
+                    raise ValueError(f"its `currency` is `{_shown(currency)}`, which is no currency's code")
                 amounts[currency.upper()] += amount
                 if bucket.is_grouped:
                     charges.append(line_of(bucket, result) | _money(amount, currency))
@@ -192,13 +209,15 @@ def bill(
     if without := {charge["usage_date"] for charge in charges} - control.days:
         where = f"the cost report of {min(without)}"
         raise _unclear(entry.name, where, "there are charges, but no total of the day")
-    remainders = [
-        bucket.record(entry, REMAINDER, currency)
-        | {"charge_category": "adjustment", "line_item": REMAINDER}
-        | _money(amount, currency)
-        for bucket, amounts in control.remainders()
-        for currency, amount in amounts.items()
-    ]
+    remainders = []
+    for bucket, amounts in control.remainders():
+        with understood(entry.name, f"{bucket}, its total"):
+            remainders += [
+                bucket.record(entry, REMAINDER, currency)
+                | {"charge_category": "adjustment", "line_item": REMAINDER}
+                | _money(amount, currency)
+                for currency, amount in amounts.items()
+            ]
     counts["cost_remainders"] = len(remainders)
     counts["days_without_a_cost_bucket"] = len(days) - len(control.days)
     return told_apart(charges) + remainders
@@ -243,16 +262,19 @@ def told_apart(records: Iterable[Record]) -> list[Record]:
     return apart
 
 
-def names(entry: ProviderEntry, pages: Iterable[Page], listings: Mapping[str, NamedKind]) -> list[Name]:
+def names(
+    entry: ProviderEntry, days: Days, pages: Iterable[Page], listings: Mapping[str, NamedKind]
+) -> list[Name]:
     """What the provider's listings call things; `listings` says which endpoint, a pattern, lists what."""
+    account = entry.provider, entry.account_id
     found = []
     for page in pages:
         for endpoint, kind in listings.items():
             if re.fullmatch(endpoint, page.endpoint):
-                with understood(entry.name, page.endpoint):
+                with understood(entry.name, f"{page.endpoint} for {days}"):
                     found += [
-                        Name(kind, thing["id"], thing.get("name"), entry.provider, entry.account_id)
-                        for thing in page.json()["data"]
+                        Name(kind, issued(thing, "id"), text_if_any(thing, "name"), *account)
+                        for thing in objects(page.json(), "data")
                     ]
     return found
 
@@ -284,6 +306,31 @@ def text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields[name]
     if not (value is None or isinstance(value, str)):
         raise ValueError(f"`{name}` is a {type(value).__name__} where a text should be")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"`{name}` is a text with half a character, which no file can keep") from None
+    return value
+
+
+def text_if_any(fields: Mapping[str, Any], name: str) -> str | None:
+    """A text that the answer may leave out or leave empty."""
+    return text(fields, name) if name in fields else None
+
+
+def issued(fields: Mapping[str, Any], name: str) -> str:
+    """A text that must be there, such as an id. Raises KeyError, or ValueError for all else."""
+    value = text(fields, name)
+    if not value:
+        raise ValueError(f"`{name}` is empty")
+    return value
+
+
+def flag(fields: Mapping[str, Any], name: str) -> bool | None:
+    """True, false or null. Raises KeyError, or ValueError for all else."""
+    value = fields[name]
+    if not (value is None or isinstance(value, bool)):
+        raise ValueError(f"`{name}` is a {type(value).__name__} where true or false should be")
     return value
 
 
@@ -307,7 +354,9 @@ def count(fields: Mapping[str, Any], name: str) -> int:
     value = number(fields, name)
     if value != int(value):
         raise ValueError(f"`{name}` is not a whole number")
-    if abs(value) >= 2**63:
+    if value < 0:
+        raise ValueError(f"`{name}` is negative, which no count is")
+    if value >= 2**63:
         raise ValueError(f"`{name}` is greater than any count of a report")
     return int(value)
 

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import gzip
 import io
 import json
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import obstore
 from duckdb import ConstantExpression as Literal
-from fsspec import AbstractFileSystem
 from obstore.exceptions import BaseError as StoreError
 from obstore.store import from_url
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import COLUMNS
+from dagster_project.sources import _listed
+from dagster_project.sources._listed import GROWING, Growing, Listed, Pieces
 
 MANIFEST = "files.json"
 SMALL_OBJECT = 2**20
@@ -37,6 +39,10 @@ OBJECTS_AHEAD = 32
 USUAL_RECORD, LARGEST_RECORD = 16 * 2**20, 256 * 2**20
 """Bytes of a record. The engine's buffers are twice as large on every thread, so the larger figure is for
 logs that were found to need it (images in a request), and for one thread."""
+
+GZIP = ".gz"
+CUT_OFF = "the file cannot be read to its end: it is gone, damaged, cut off, or not yours to read"
+REMEDY = "Nothing was taken from any file. Have it delivered again, or take the file out of `path`."
 
 _VARIABLES: Mapping[str, str] = {
     "s3": "the environment variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL "
@@ -71,7 +77,7 @@ def find(source: str, pattern: str, days: Days) -> dict[str, int]:
     """
     patterns = sorted({pattern.format(date=day) for day in days.widened(1)})
     try:
-        found = {file: size for one in patterns for file, size in _matching(one)}
+        found = {file: size for one in patterns for file, size in _matching(source, one)}
     except StoreError as error:
         raise SourceError(
             source,
@@ -135,12 +141,15 @@ def extract(
     select * from read_json(?, filename = 'file', columns = {{{types}}}, maximum_object_size = ?)
   )
   {projection}
-) to '{target}' (format parquet)"""
-    with _objects_readable(connection, files):
+) to {Literal(str(target))} (format parquet)"""
+    with _objects_readable(connection, files), ThreadPoolExecutor(1) as beside:
+        damaged = beside.submit(_damaged, files)  # The engine inflates without a look at the checksum.
         try:
-            _copy(connection, copy, list(files))
+            _copy_listed(connection, copy, files)
         except duckdb.Error as error:
-            raise _unreadable(source, files, error) from None
+            raise _unreadable(source, connection, files, error) from None
+        if (file := damaged.result()) is not None:
+            raise SourceError(source, CUT_OFF, where=file, remedy=REMEDY)
 
 
 def completed(records: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
@@ -152,6 +161,20 @@ def completed(records: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
             for column in COLUMNS
         )
     )
+
+
+def _copy_listed(connection: duckdb.DuckDBPyConnection, copy: str, files: Mapping[str, int]) -> None:
+    """What somebody goes on writing to is read as far as it was when it was listed."""
+    try:
+        _copy(connection, copy, list(files))
+    except duckdb.Error:
+        if not (grown := _listed.grown(files)):
+            raise
+        connection.register_filesystem(Growing(grown))
+        try:
+            _copy(connection, copy, [f"{GROWING}{file}" if file in grown else file for file in files])
+        finally:
+            connection.unregister_filesystem(GROWING.removesuffix("://"))
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, copy: str, files: list[str]) -> None:
@@ -182,37 +205,91 @@ def _objects_readable(connection: duckdb.DuckDBPyConnection, files: Mapping[str,
                 connection.unregister_filesystem(scheme)
 
 
-def _unreadable(source: str, files: Mapping[str, int], error: duckdb.Error) -> Exception:
+def _unreadable(
+    source: str, connection: duckdb.DuckDBPyConnection, files: Mapping[str, int], error: duckdb.Error
+) -> Exception:
     """What the engine's `error` means, with file and line; `error` itself when no file is to blame.
 
     The engine's own text quotes the record, so nothing of it but the place is passed on.
     """
-    text = str(error)
-    remedy = "Nothing was taken from any file. Have it delivered again, or take the file out of `path`."
+    text = str(error).replace(GROWING, "")
     if place := _PLACE.search(text):
         malformed = "Malformed" in text[: place.start()]
         # Of malformed text the engine tells the number after the one it stopped at.
         number = int(place["number"]) - malformed
         unit = "line" if place["unit"] == "line" else "record"
         what = "this is not JSON, or only a part of it" if malformed else "a field has an unexpected type"
-        return SourceError(source, what, where=f"{place['file']}:{number} ({unit} {number})", remedy=remedy)
+        return SourceError(source, what, where=f"{place['file']}:{number} ({unit} {number})", remedy=REMEDY)
     file = max((file for file in files if file in text), key=len, default=None)
+    if file is None and isinstance(error, duckdb.IOException):
+        file = _unreadable_alone(connection, files)
     if file is None:
         return error
-    if "maximum_object_size" in text:
-        what = f"a record is longer than {LARGEST_RECORD} bytes"
-    else:
-        what = "the file cannot be read to its end: it is gone, damaged, cut off, or not yours to read"
-    return SourceError(source, what, where=file, remedy=remedy)
+    is_long = "maximum_object_size" in text
+    what = f"a record is longer than {LARGEST_RECORD} bytes" if is_long else CUT_OFF
+    return SourceError(source, what, where=file, remedy=REMEDY)
 
 
-def _matching(pattern: str) -> Iterator[tuple[str, int]]:
+def _unreadable_alone(connection: duckdb.DuckDBPyConnection, files: Iterable[str]) -> str | None:
+    """The compressed file that the engine cannot read: of some faults it does not tell where they are."""
+    for file in files:
+        if file.endswith((GZIP, ".zst")):
+            try:
+                connection.execute("select count(*) from read_json_objects(?)", [file])
+            except duckdb.IOException:
+                return file
+            except duckdb.InvalidInputException:
+                continue  # read, and not understood
+    return None
+
+
+def _damaged(files: Iterable[str]) -> str | None:
+    """The first gzip on disk that breaks its own checksum, or is not there any more."""
+    for file in files:
+        if file.endswith(GZIP) and _OBJECT.fullmatch(file) is None:
+            try:
+                with Path(file).open("rb") as opened:
+                    if not _is_whole(opened):
+                        return file
+            except OSError:
+                return file
+    return None
+
+
+def _is_whole(zipped: BinaryIO) -> bool:
+    with gzip.open(zipped) as inflated:
+        try:
+            while inflated.read(2**18):
+                pass
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            return False
+    return True
+
+
+def _fixed_folder(place: Path) -> Path | None:
+    """The folder above the first piece of `place` that is a glob; None where none is."""
+    for number, piece in enumerate(place.parts):
+        if glob.has_magic(piece):
+            return Path(*place.parts[:number])
+    return None
+
+
+def _matching(source: str, pattern: str) -> Iterator[tuple[str, int]]:
     remote = _OBJECT.fullmatch(pattern)
     if remote is None:
+        place = Path(pattern).expanduser()
+        fixed = _fixed_folder(place)
         # Not Path.glob: it takes no absolute pattern.
-        for name in glob.iglob(str(Path(pattern).expanduser()), recursive=True):  # noqa: PTH207
+        for name in glob.iglob(str(place), recursive=True):  # noqa: PTH207
             file = Path(name)
             if file.is_file():
+                if fixed and not file.resolve().is_relative_to(fixed.resolve()):
+                    raise SourceError(
+                        source,
+                        f"this is a link, or behind one, that leads out of {fixed}",
+                        where=name,
+                        remedy="Copy it there, or name its own folder in `path`. Nothing was read.",
+                    )
                 yield str(file.absolute()), file.stat().st_size
         return
     root, key = remote["root"], remote["key"]
@@ -240,20 +317,16 @@ def _regex(pattern: str) -> str:
     return re.sub(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", piece, pattern, flags=re.DOTALL)
 
 
-class _Objects(AbstractFileSystem):
-    """The objects of a manifest, read-only; small ones are fetched ahead, many at once.
+class _Objects(Listed):
+    """The objects of a manifest; small ones are fetched ahead, many at once.
 
     A gateway may write an object per request. obstore's own fsspec adapter asks seven times for each,
     because it cannot know what the listing already said, one after another, and refuses names with
     characters that mean something in a URL or a glob.
     """
 
-    cachable = False
-
     def __init__(self, scheme: str, sizes: Mapping[str, int], pool: ThreadPoolExecutor) -> None:
-        super().__init__()
-        self.protocol = scheme
-        self._sizes = sizes
+        super().__init__(scheme, sizes)
         self._pool = pool
         self._names = list(sizes)
         roots = {found["root"] for found in map(_OBJECT.fullmatch, sizes) if found is not None}
@@ -261,32 +334,18 @@ class _Objects(AbstractFileSystem):
         self._position = {name: position for position, name in enumerate(self._names)}
         self._coming: dict[str, Future[bytes]] = {}
 
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return path
-
-    def exists(self, path: str, **_: Any) -> bool:
-        return path in self._sizes
-
-    def glob(self, path: str, **_: Any) -> list[str]:
-        return [path] if path in self._sizes else []
-
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        return {"name": path, "size": self._sizes[path], "type": "file"}
-
-    def modified(self, path: str) -> datetime:
-        return datetime(1970, 1, 1, tzinfo=UTC)
-
-    def open(self, path: str, mode: str = "rb", **_: Any) -> _Object:
+    def open(self, path: str, mode: str = "rb", **_: Any) -> Pieces:
         size = self._sizes[path]
         if size > SMALL_OBJECT:
-            return _Object(size, lambda start, end: self._bytes(path, start, end))
+            return Pieces(size, lambda start, end: self._bytes(path, start, end))
         position = self._position[path]
         for name in self._names[position : position + OBJECTS_AHEAD]:
             if name not in self._coming and self._sizes[name] <= SMALL_OBJECT:
                 self._coming[name] = self._pool.submit(self._bytes, name, 0, self._sizes[name])
         whole = self._coming.pop(path).result()
-        return _Object(size, lambda start, end: whole[start:end])
+        if path.endswith(GZIP) and not _is_whole(io.BytesIO(whole)):
+            raise OSError(f"{path}: its checksum is another")
+        return Pieces(size, lambda start, end: whole[start:end])
 
     def _bytes(self, name: str, start: int, end: int) -> bytes:
         found = _OBJECT.fullmatch(name)
@@ -298,32 +357,3 @@ class _Objects(AbstractFileSystem):
             return obstore.get_range(store, found["key"], start=start, end=end).to_bytes()
         except (StoreError, FileNotFoundError, PermissionError) as error:
             raise OSError(f"{name}: {type(error).__name__}") from None
-
-
-class _Object(io.RawIOBase):
-    """An object as the file that the engine asks for: it reads pieces of one file on several threads, each
-    a seek and a read, so each thread has a place of its own.
-    """
-
-    def __init__(self, size: int, read: Callable[[int, int], bytes]) -> None:
-        self._size, self._read, self._here = size, read, threading.local()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return getattr(self._here, "place", 0)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence]
-        self._here.place = start + offset
-        return self._here.place
-
-    def read(self, size: int = -1) -> bytes:
-        start = self.tell()
-        data = self._read(start, self._size if size < 0 else min(start + size, self._size))
-        self._here.place = start + len(data)
-        return data

@@ -123,6 +123,10 @@ class Api:
     def _get(self, endpoint: str, params: Params, where: str) -> httpx.Response:
         try:
             return retry_request(self._client, "GET", endpoint, params=params, retry=self._patience)
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise self._broken_list(
+                f"what the last answer says cannot be asked for ({error})", where
+            ) from None
         except httpx.RequestError as error:
             what = f"no answer in {self._entry.max_attempts} attempts ({type(error).__name__}: {error})"
         raise SourceError(
@@ -225,7 +229,7 @@ def _fault(response: httpx.Response) -> str | None:
         return None
     try:
         answer = json.loads(response.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"HTTP {response.status_code}, but the answer is cut off or not JSON"
     return None if isinstance(answer, dict) else f"HTTP {response.status_code}, but not a JSON object"
 
@@ -235,6 +239,6 @@ def _provider_says(response: httpx.Response) -> str:
     try:
         error = json.loads(response.text)["error"]
         said = [error.get("type"), error.get("code"), error.get("message")]
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return ""
     return "".join(f": {' '.join(str(part).split())}" for part in said if part)

@@ -27,10 +27,11 @@ class Page:
 
 
 def write(pages: Iterable[Page], raw: Path) -> None:
-    with gzip.open(raw / FILE, "wt", encoding="utf-8", compresslevel=1) as file:
+    # Without a time, so that the same answers are the same bytes.
+    with gzip.GzipFile(raw / FILE, "wb", compresslevel=1, mtime=0) as file:
         for page in pages:
             line = {"endpoint": page.endpoint, "params": page.params, "body": page.body}
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line).encode() + b"\n")
 
 
 def read(raw: Path) -> Iterator[Page]:

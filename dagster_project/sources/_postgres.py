@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from adbc_driver_manager import Error as DriverError
 from adbc_driver_postgresql import dbapi
@@ -105,10 +105,13 @@ def table(source: str, url: str, name: str) -> Iterator[Table]:
     """
     parts = _address(source, url)
     options = parse_qsl(parts.query, keep_blank_values=True)
-    ours = urlunsplit(parts._replace(query=urlencode([o for o in options if o[0] not in _OF_PRISMA])))
+    known = [option for option in options if option[0] not in _OF_PRISMA]
+    ours = urlunsplit(parts._replace(query=urlencode(known, quote_via=quote)))  # libpq takes a + as it is
     with _told(source, f"database of table {name}"):
         connection = dbapi.connect(ours)
     with connection:
+        with _told(source, f"database of table {name}"), connection.cursor() as cursor:
+            cursor.execute("set time zone 'UTC'")  # for columns that have a zone, which Prisma's have not
         yield Table(source, connection, name, dict(options).get("schema"))
 
 

@@ -131,13 +131,23 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
             "usage": records.frame(usage, entry.name, "usage"),
         },
         counts,
-        names=_buckets.names(entry, pages, LISTINGS),
+        names=_buckets.names(entry, days, pages, LISTINGS),
     )
 
 
 def _bounds(bucket: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    start, end = (datetime.fromisoformat(bucket[name]) for name in ("starting_at", "ending_at"))
-    return start.astimezone(UTC).replace(tzinfo=None), end.astimezone(UTC).replace(tzinfo=None)
+    return _instant(bucket, "starting_at"), _instant(bucket, "ending_at")
+
+
+def _instant(bucket: Mapping[str, Any], name: str) -> datetime:
+    sent = _buckets.issued(bucket, name)
+    try:
+        instant = datetime.fromisoformat(sent)
+    except ValueError:
+        raise ValueError(f"`{name}` is not an instant") from None
+    if instant.tzinfo is None:
+        raise ValueError(f"`{name}` does not say its time zone")
+    return instant.astimezone(UTC).replace(tzinfo=None)
 
 
 def _amount(result: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
@@ -152,7 +162,9 @@ def _line(
     bucket: Bucket,
     result: Mapping[str, Any],
 ) -> Record:
-    kind, token_type, text = result["cost_type"], result["token_type"], _buckets.text(result, "description")
+    kind, token_type, text = (
+        _buckets.text(result, name) for name in ("cost_type", "token_type", "description")
+    )
     meter = TOKEN_METERS.get(token_type) if kind == "tokens" else OTHER_METERS.get(kind)
     category = None if meter else _buckets.category(text)
     if meter is None and category is None:
@@ -186,7 +198,7 @@ def _usage(
                     usage.append(
                         bucket.record(entry, *(result[name] for name in USAGE_GROUPS))
                         | _where(result)
-                        | {"api_key_id": result["api_key_id"] or "no_key"}
+                        | {"api_key_id": _buckets.text(result, "api_key_id") or "no_key"}
                         | {"operation": "chat", **meters}
                     )
         control.add(bucket, sums)
@@ -208,13 +220,14 @@ def _meters(result: Mapping[str, Any]) -> Mapping[str, int]:
 
 def _where(result: Mapping[str, Any]) -> Record:
     """The dimensions that both reports have. In a grouped report a null workspace is the default one."""
-    workspace, window, geo = (
-        _buckets.text(result, name) for name in ("workspace_id", "context_window", "inference_geo")
+    workspace, model, tier, window, geo = (
+        _buckets.text(result, name)
+        for name in ("workspace_id", "model", "service_tier", "context_window", "inference_geo")
     )
     return {
         "provider_project_id": workspace or "default",
-        "model": result["model"],
-        "service_tier": result["service_tier"],
+        "model": model,
+        "service_tier": tier,
         "context_tier": None if window is None else "short" if window.startswith("0-") else "long",
         "region": None if geo == "not_available" else geo,
     }

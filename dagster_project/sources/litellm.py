@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +33,7 @@ from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import MONEY, Kind
 from dagster_project.settings import GatewayEntry, SecretReference, Text
-from dagster_project.sources import Name, Parsed, _files, _postgres, _routes, _tags
+from dagster_project.sources import Name, Parsed, _files, _listed, _postgres, _routes, _tags
 
 KINDS: tuple[Kind, ...] = ("request",)
 RESTATES_DAYS = 3
@@ -41,6 +42,9 @@ KEEPS_RAW = False
 TABLE = "LiteLLM_SpendLogs"
 TEAMS = "LiteLLM_TeamTable"
 TEAM_LISTING = "teams.ndjson.gz"
+
+LARGEST = 10**12
+"""Tokens or USD of a record: what is above is no count, or in another unit. A batch is one record."""
 
 
 class Entry(GatewayEntry):
@@ -147,6 +151,12 @@ _METADATA_MEMBERS: Mapping[str, tuple[str, ...]] = {
 }
 """What leaves the database of the table's `metadata`, and of its members where only some of them may."""
 
+NOT_KNOWN = (
+    "It is neither a SpendLogs row nor a StandardLoggingPayload of a version known here; nothing was taken."
+)
+_PLAIN_ID = re.compile(r"[\w.:-]{1,100}")
+"""Ids are the gateway's or the caller's: what is no plain one is not quoted."""
+
 _NOT_TAGS = (
     "headers",
     "tags",
@@ -176,6 +186,25 @@ _PROVIDERS: Mapping[str, str] = {
     **{name: name for name in ("openai", "anthropic", "azure", "cohere", "mistral", "openrouter")},
 }
 """LiteLLM's names of who serves, and who bills; a name that is not here bills under itself."""
+
+_LOGGED = ("timestamp '2000-01-01'", "timestamp '2100-01-01'")
+"""Instants of requests: milliseconds since 1970, and a clock that was never set, are none."""
+
+_DETAILS = (
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "input_audio_tokens",
+    "input_image_tokens",
+    "output_audio_tokens",
+    "output_image_tokens",
+    "reasoning_tokens",
+    "web_searches",
+    "images",
+    "characters",
+)
+"""Counts of the usage object."""
 
 _OPERATIONS: Mapping[str, str] = {
     "completion": "chat",
@@ -225,9 +254,16 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     connection.execute("set TimeZone = 'UTC'")  # A time without a zone is UTC in both shapes.
     staged = raw / "requests.parquet"
     files = _files.read_manifest(raw)
-    _files.extract(entry.name, connection, files, COLUMNS, _projection(entry), staged)
+    try:
+        _files.extract(entry.name, connection, files, COLUMNS, _projection(entry), staged)
+    except SourceError as error:
+        if entry.path is not None:
+            raise
+        raise SourceError(
+            entry.name, f"a row cannot be understood ({error.what})", where=f"table {TABLE}", remedy=NOT_KNOWN
+        ) from None
     counts = _counts(entry, connection, staged)
-    records = connection.sql(f"from read_parquet('{staged}') where broken is null")
+    records = connection.sql(f"from read_parquet({Literal(str(staged))}) where broken is null")
     gone = _files.days_without_files(entry.path, days, files) if entry.path else ()
     return Parsed({"request": _files.completed(records)}, counts, gone, _team_names(raw))
 
@@ -243,18 +279,21 @@ def _team_names(raw: Path) -> list[Name]:
 
 def _counts(entry: Entry, connection: duckdb.DuckDBPyConnection, staged: Path) -> dict[str, int]:
     """Figures of the staged records. Raises SourceError when one lacks what each must have."""
-    lines, empty, clamped, field, file = connection.sql(f"""
+    lines, empty, clamped, first = connection.sql(f"""
         select count(*), count(*) filter (broken = 'payload'), count(*) filter (has_negative_remainder),
-          min(broken) filter (broken <> 'payload'), arg_min(file, broken) filter (broken <> 'payload')
-        from read_parquet('{staged}')""").fetchall()[0]
-    if field is not None or (lines and lines == empty):
+          min({{field: broken, file: file, id: broken_id}}) filter (broken <> 'payload')
+        from read_parquet({Literal(str(staged))})""").fetchall()[0]
+    if first is not None:
+        its_id = f"; its id is `{first['id']}`" if _PLAIN_ID.fullmatch(first["id"] or "") else ""
         raise SourceError(
             entry.name,
-            f"a record has no usable `{field}`" if field else f"none of the {lines} records has an id",
-            where=file or entry.path or TABLE,
-            remedy="It is neither a SpendLogs row nor a StandardLoggingPayload of a version known here; "
-            "nothing was taken.",
+            f"a record has no usable `{first['field']}`{its_id}",
+            where=f"table {TABLE}" if entry.path is None else first["file"].removeprefix(_listed.GROWING),
+            remedy=NOT_KNOWN,
         )
+    if lines and lines == empty:
+        what = f"none of the {lines} records has an id"
+        raise SourceError(entry.name, what, where=entry.path or f"table {TABLE}", remedy=NOT_KNOWN)
     return {"lost_payloads": empty, "negative_remainders": clamped}
 
 
@@ -296,7 +335,7 @@ def _projection(entry: Entry) -> str:
 select
   file, request_tags, metadata, end_user, model_id, model_group, api_base, prompt_tokens, completion_tokens,
   request_id is not null as is_row,
-  coalesce(request_id, id) as own_id,
+  nullif(coalesce(request_id, id), '') as own_id,
   coalesce(litellm_call_id = own_id, false) as is_unanswered,
   case
     when request_id is not null then request_id
@@ -322,9 +361,9 @@ select
   coalesce(trace_id, case when is_row then session_id end) as trace_id,
   case when not is_row then nullif(session_id, '') end as session_id,
   coalesce(
-    metadata.attempted_retries + metadata.attempted_fallbacks,
-    hidden_params.additional_headers."x-litellm-attempted-retries"
-      + hidden_params.additional_headers."x-litellm-attempted-fallbacks"
+    try(metadata.attempted_retries + metadata.attempted_fallbacks),
+    try(hidden_params.additional_headers."x-litellm-attempted-retries"
+      + hidden_params.additional_headers."x-litellm-attempted-fallbacks")
   ) as attempt,
   try_cast(coalesce(error_information.error_code, metadata.error_information.error_code) as integer)
     as http_status,
@@ -341,7 +380,7 @@ select
     as cache_write_5m_tokens,
   {_usage("prompt_tokens_details.cache_creation_token_details.ephemeral_1h_input_tokens")}
     as cache_write_1h_tokens,
-  coalesce(cache_write_5m_tokens, 0) + coalesce(cache_write_1h_tokens, 0) as cache_written_by_ttl,
+  try(coalesce(cache_write_5m_tokens, 0) + coalesce(cache_write_1h_tokens, 0)) as cache_written_by_ttl,
   greatest(cache_write_tokens, cache_written_by_ttl) as cache_written,
   {_usage("prompt_tokens_details.audio_tokens")} as input_audio_tokens,
   {_usage("prompt_tokens_details.image_tokens")} as input_image_tokens,
@@ -365,6 +404,7 @@ from logged"""
       'value': coalesce(metadata.user_api_key_project_alias, metadata.user_api_key_project_id)},
     {'key': 'end_user', 'value': end_user}]""",
     ]
+    details = ", ".join(_DETAILS)
     who_pays = _routes.identity(
         entry.routes,
         provider="known_provider",
@@ -406,15 +446,15 @@ select
   case when is_streaming is not false and first_token_at < ended_at
     then datesub('ms', started_at, first_token_at) end as ttft_ms,
   1 as requests,
-  prompt_tokens - coalesce(cache_read_tokens, 0) - cache_written
-    - coalesce(input_audio_tokens, 0) - coalesce(input_image_tokens, 0) as input_rest,
+  try(prompt_tokens - coalesce(cache_read_tokens, 0) - cache_written
+    - coalesce(input_audio_tokens, 0) - coalesce(input_image_tokens, 0)) as input_rest,
   greatest(input_rest, 0) as input_tokens,
   cache_read_tokens,
   cache_write_5m_tokens,
   cache_write_1h_tokens,
-  case when cache_write_tokens is not null then cache_written - cache_written_by_ttl end
+  case when cache_write_tokens is not null then try(cache_written - cache_written_by_ttl) end
     as cache_write_other_tokens,
-  completion_tokens - coalesce(output_audio_tokens, 0) - coalesce(output_image_tokens, 0) as output_rest,
+  try(completion_tokens - coalesce(output_audio_tokens, 0) - coalesce(output_image_tokens, 0)) as output_rest,
   greatest(output_rest, 0) as output_tokens,
   input_audio_tokens,
   output_audio_tokens,
@@ -429,12 +469,14 @@ select
     when own_id is null and started_at is null and cost is null and prompt_tokens is null then 'payload'
     when own_id is null then 'id'
     when status is null then 'status'
-    when started_at is null then 'startTime'
-    when ended_at is null then 'endTime'
-    when prompt_tokens is null then 'prompt_tokens'
-    when completion_tokens is null then 'completion_tokens'
-    when cost is not null and reported_cost is null then 'spend or response_cost'
+    when {_unless_within("started_at", *_LOGGED)} then 'startTime'
+    when {_unless_within("ended_at", *_LOGGED)} then 'endTime'
+    when {_unless_within("prompt_tokens", "0", LARGEST)} then 'prompt_tokens'
+    when {_unless_within("completion_tokens", "0", LARGEST)} then 'completion_tokens'
+    when least({details}) < 0 or greatest({details}) > {LARGEST} then 'usage_object'
+    when cost is not null and {_unless_within("reported_cost", "0", LARGEST)} then 'spend or response_cost'
   end as broken,
+  case when broken is not null then own_id end as broken_id,
   input_rest < 0 or output_rest < 0 or reasoning_tokens > completion_tokens as has_negative_remainder
 from ({_tags.tagged(named, parts, entry.tag_aliases)})"""
 
@@ -449,7 +491,11 @@ def _usage(*members: str) -> str:
 def _instant(text: str) -> str:
     """UTC of epoch seconds or of ISO text; null when it is neither."""
     return f"""case when contains({text}, ':') then try_cast({text} as timestamptz)::timestamp
-    else make_timestamp((try_cast({text} as decimal(20, 6)) * 1000000)::bigint) end"""
+    else try(make_timestamp((try_cast({text} as decimal(20, 6)) * 1000000)::bigint)) end"""
+
+
+def _unless_within(value: str, least: object, most: object) -> str:
+    return f"coalesce({value} not between {least} and {most}, true)"
 
 
 def _lookup(table: Mapping[str, str], key: str, otherwise: str) -> str:

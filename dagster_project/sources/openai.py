@@ -18,6 +18,7 @@ from decimal import Decimal, localcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import duckdb
 
@@ -61,11 +62,11 @@ def _tokens(result: Mapping[str, Any], counts: Counter[str]) -> Meters:
     Only the totals are always there: older days lack the finer fields. There `input_audio_tokens`
     includes cached audio, so text can come out too low, at worst below zero: then it is 0, and counted.
     """
+    _refuse_renamed(result)
     cached = count_if_any(result, "input_cached_tokens")
     written = count_if_any(result, "input_cache_write_tokens")
     if written is None:
-        lifetimes = ("input_cache_write_30m_tokens", "input_cache_write_12h_tokens")
-        parts = [part for name in lifetimes if (part := count_if_any(result, name)) is not None]
+        parts = [part for name in _WRITES_BY_LIFETIME if (part := count_if_any(result, name)) is not None]
         written = sum(parts) if parts else None
     in_audio = count_if_any(result, "input_audio_tokens")
     in_image = count_if_any(result, "input_image_tokens")
@@ -91,6 +92,33 @@ def _tokens(result: Mapping[str, Any], counts: Counter[str]) -> Meters:
         "input_image_tokens": in_image,
         "output_image_tokens": out_image,
     }
+
+
+_PARTS: Mapping[str, str] = {
+    "input_cached_tokens": "cached",
+    "input_cache_write_tokens": "write",
+    "input_audio_tokens": "input.*audio|audio.*input",
+    "input_image_tokens": "input.*image|image.*input",
+    "output_audio_tokens": "output.*audio|audio.*output",
+    "output_image_tokens": "output.*image|image.*output",
+}
+"""The fields that leave the rest to text, and a pattern of what each would be called under another name."""
+
+_WRITES_BY_LIFETIME = ("input_cache_write_30m_tokens", "input_cache_write_12h_tokens")
+_NO_PARTS = r"(in|out)put_(text_|uncached_|cached_(text|audio|image)_|cache_write_(30m|12h)_)?tokens"
+"""Counts that are sums of the parts, or parts of them."""
+
+
+def _refuse_renamed(result: Mapping[str, Any]) -> None:
+    """A part that is not there is 0, unless it is there by a name that nobody knows."""
+    there = set(result)
+    if not there.isdisjoint(_WRITES_BY_LIFETIME):
+        there.add("input_cache_write_tokens")
+    unknown = [name for name in result if name not in _PARTS and not re.fullmatch(_NO_PARTS, name)]
+    for part in _PARTS.keys() - there:
+        for name in unknown:
+            if "token" in name and re.search(_PARTS[part], name):
+                raise ValueError(f"`{part}` is missing, and `{name}` is not known")
 
 
 def _one(field: str, column: str) -> Callable[[Mapping[str, Any], Counter[str]], Meters]:
@@ -193,12 +221,14 @@ def _answers(api: _http.Api, entry: Entry, days: Days) -> Iterator[_pages.Page]:
     # Archived projects are hidden by default and still have costs.
     for page in api.pages(PROJECTS, (("include_archived", "true"), ("limit", "100")), BY_ID):
         yield page
-        with _buckets.understood(entry.name, PROJECTS):
-            projects = [project["id"] for project in page.json()["data"]]
+        with _buckets.understood(entry.name, f"{PROJECTS} for {days}"):
+            projects = [_buckets.issued(project, "id") for project in _buckets.objects(page.json(), "data")]
         for project in projects:
             # "any": else some enabled keys are left out. Optional: the project may be gone by now.
             keys = (("owner_project_access", "any"), ("limit", "100"))
-            yield from api.pages(f"{PROJECTS}/{project}/api_keys", keys, BY_ID, is_optional=True)
+            yield from api.pages(
+                f"{PROJECTS}/{quote(project, safe='')}/api_keys", keys, BY_ID, is_optional=True
+            )
 
 
 def _grouped(*dimensions: str) -> _http.Params:
@@ -231,7 +261,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
             "usage": records.frame(usage, entry.name, "usage"),
         },
         counts,
-        names=_buckets.names(entry, pages, LISTINGS),
+        names=_buckets.names(entry, days, pages, LISTINGS),
     )
 
 
@@ -260,12 +290,12 @@ def _line(
     category = None if line.meter else _buckets.category(text)
     if line.meter is None and category is None:
         counts["unparsed_line_items"] += 1
-    quantity, unit = result.get("quantity"), result.get("quantity_unit")
+    quantity, unit = result.get("quantity"), _buckets.text_if_any(result, "quantity_unit")
     if quantity is not None:
         quantity = _buckets.number(result, "quantity") * (1000 if unit == "1000_tokens" else 1)
     return bucket.record(entry, project, key, text, result["amount"]["currency"], unit) | {
         "provider_project_id": project,
-        "provider_project_name": result.get("project_name"),
+        "provider_project_name": _buckets.text_if_any(result, "project_name"),
         "api_key_id": key or ("no_key" if line.meter and line.meter not in _WITHOUT_KEYS else None),
         "model": line.model,
         "service_tier": line.service_tier,
@@ -290,20 +320,43 @@ def _usage(
     if not any(page.endpoint == endpoint for page in pages):
         counts["usage_reports_not_there"] += 1
     usage = []
-    control = Control()
+    control, wholes = Control(), Control()
     for bucket in _buckets.read(entry.name, days, pages, endpoint, _bounds):
         sums: Counter[str] = Counter()
+        whole: Counter[str] = Counter()
         for result in bucket.results:
             with _buckets.understood(entry.name, str(bucket)):
                 meters = report.meters(result, counts if bucket.is_grouped else Counter())
                 if report.has_control:
                     sums.update({column: value for column, value in meters.items() if value is not None})
+                    whole.update({field: count(result, field) for field in _WHOLES if field in result})
                 if bucket.is_grouped:
-                    said = {dimension: result[dimension] for dimension in report.group_by}
+                    said = {name: _dimension(result, name) for name in report.group_by}
                     usage.append(_cell(entry, bucket, report, said) | meters)
         control.add(bucket, sums)
+        wholes.add(bucket, whole)
+    _refuse_other_parts(entry, control, wholes)
     remainders = _buckets.unexplained_usage(entry, report.operation, control, counts)
     return _buckets.told_apart(usage) + remainders
+
+
+_WHOLES = ("input_tokens", "output_tokens")
+
+
+def _refuse_other_parts(entry: Entry, control: Control, wholes: Control) -> None:
+    """Groups and total that agree on a day's tokens also agree on each part of them.
+
+    Else a field is gone from one of the two, and its tokens would be taken for text. Where the tokens
+    differ, usage went on between the two questions.
+    """
+    went_on = {bucket.day for bucket, _ in wholes.remainders()}
+    for bucket, lacking in control.remainders():
+        parts = sorted(lacking.keys() - {*_WHOLES, "requests"})
+        if parts and bucket.day not in went_on:
+            with _buckets.understood(entry.name, str(bucket)):
+                raise ValueError(
+                    f"its groups and its total have as many tokens, but other {', '.join(parts)}"
+                )
 
 
 def _sure_of_tier(charges: Sequence[Record], usage: Sequence[Record]) -> list[Record]:
@@ -322,6 +375,10 @@ def _sure_of_tier(charges: Sequence[Record], usage: Sequence[Record]) -> list[Re
         else line
         for line in charges
     ]
+
+
+def _dimension(result: Mapping[str, Any], name: str) -> str | bool | None:
+    return _buckets.flag(result, name) if name == "batch" else _buckets.text(result, name)
 
 
 def _cell(entry: Entry, bucket: Bucket, report: Report, said: Mapping[str, Any]) -> Record:

@@ -80,7 +80,14 @@ own as (
         cells.*,
         coalesce(
             {{ in_proportion("cells.rated_usage_usd", "offsets.offset_weight", "offsets.unbilled_weight") }}, 0
-        ) as offset_usd
+        ) as offset_usd,
+        drawn.credits,
+        coalesce(
+            {{ in_proportion(
+                "cells.rated_usage_usd", money_weight("drawn.drawn_usd"), money_weight("drawn.used_usd")
+            ) }},
+            0
+        ) as drawn_usd
     from cells
     left join offsets
         on cells.usage_date = offsets.usage_date
@@ -88,6 +95,11 @@ own as (
         and cells.account_id is not distinct from offsets.account_id
         and cells.model_key is not distinct from offsets.model_key
         and cells.family is not distinct from offsets.family
+        and cells.closest_role is null
+    left join {{ ref("int_usage_drawn") }} as drawn
+        on cells.usage_date = drawn.usage_date
+        and cells.provider = drawn.provider
+        and cells.account_id is not distinct from drawn.account_id
         and cells.closest_role is null
     where cells.is_counted and cells.rated_usage_usd is not null
 ),
@@ -108,7 +120,17 @@ explained as (
         cell_id,
         'unsettled' as cause,
         'no bill' as finding,
-        -rated_usage_usd as amount_usd
+        drawn_usd - rated_usage_usd as amount_usd
+    from own
+    where closest_role is null and not is_billed
+    union all by name
+    select
+        cell_id,
+        'not_usage' as cause,
+        'drawn' as finding,
+        'purchase' as charge_category,
+        credits as line_item,
+        -drawn_usd as amount_usd
     from own
     where closest_role is null and not is_billed
     union all by name

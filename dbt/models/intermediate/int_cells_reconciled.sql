@@ -92,8 +92,14 @@ compared as (
     where cell_id is null
 ),
 
+-- What a declared capacity's use costs is known at once: the bill of the usage beside it may still be to come.
 billed_days as (
-    select {{ account }}, bool_or({{ bills_usage("charge_category") }}) as is_billed
+    select
+        {{ account }},
+        bool_or(
+            {{ bills_usage("charge_category") }}
+            and charge_id not in (select charge_id from {{ ref("stg_charges_of_capacities") }})
+        ) as is_billed
     from {{ ref("stg_charges") }}
     group by all
 ),

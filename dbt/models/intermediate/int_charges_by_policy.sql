@@ -1,31 +1,7 @@
 -- One row per line of the bill that a policy of the ownership map keeps central or divides proportionally: the whole line,
 -- put together again, with that policy. Of the usage that it was spread over nothing is left, unless it bills that.
 {% set key = ["provider", "account_id", "charge_category", "line_item"] %}
-with kinds as (
-    select distinct {{ key | join(", ") }}
-    from {{ ref("int_fragments_identified") }}
-    where charge_id is not null
-),
-
--- A policy holds on all days, in its own terms, so that the deciding one is the same on all of them.
-matched as (
-    select
-        kinds.*,
-        policies.* exclude (level, keys, exact_keys),
-        dense_rank() over (
-            partition by kinds.{{ key | join(", kinds.") }}
-            order by policies.level, policies.keys desc, policies.exact_keys desc, policies.rule
-        ) as precedence
-    from kinds
-    inner join {{ source("lake", "ownership_policies") }} as policies
-        on {{ matches_if_said("kinds.provider", "policies.provider_like") }}
-        and {{ matches_if_said("kinds.account_id", "policies.account_like") }}
-        and {{ matches_if_said("kinds.charge_category", "policies.category_like") }}
-        and {{ matches_if_said("kinds.line_item", "policies.line_item_like") }}
-    where policies.line_item_like is not null or not ({{ bills_usage("kinds.charge_category") }})
-),
-
-lines as (
+with lines as (
     select
         charge_id,
         usage_date,
@@ -50,7 +26,7 @@ select
     matched.team,
     matched.proportional_over
 from lines
-inner join matched
+inner join {{ ref("int_policies_matched") }} as matched
     on {{ holds_on("matched", "lines.usage_date") }}
     {%- for column in key %}
     and lines.{{ column }} is not distinct from matched.{{ column }}

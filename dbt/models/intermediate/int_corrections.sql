@@ -45,15 +45,19 @@ changed as (
     where
         coalesce(booked.cost_usd, 0) <> coalesce(known.cost_usd, 0)
         or booked.parts is null
-        or (known.parts is null and booked.quantity <> 0)
+        -- usage that no money tells of is gone, or has come back
+        or (coalesce(booked.quantity, 0) = 0) <> (coalesce(known.quantity, 0) = 0)
 ),
 
--- What is known now, and how much of it is not booked yet, by meter.
+-- What is known now, and how much of it is not booked yet, by meter. What has no price any more takes back all.
 owed as (
     select
         known.*,
         {% for figure, weight in figures %}
-        known_meters.{{ figure }}_sum - coalesce(booked_meters.{{ figure }}_sum, 0) as {{ figure }}_owed,
+        case
+            when coalesce(known_meters.{{ figure }}_sum, booked_meters.{{ figure }}_sum) is not null
+                then coalesce(known_meters.{{ figure }}_sum, 0) - coalesce(booked_meters.{{ figure }}_sum, 0)
+        end as {{ figure }}_owed,
         coalesce({{ weight }}, 0) as {{ figure }}_weight{{ "," if not loop.last }}
         {% endfor %}
     from known
@@ -131,4 +135,8 @@ from (
     select * from taken_back
 ) as corrections
 cross join {{ ref("int_closed_through") }} as closed
-where corrections.cost_usd <> 0 or corrections.quantity <> 0 or corrections.cost_usd is null
+where
+    corrections.cost_usd <> 0
+    or corrections.list_cost_usd <> 0
+    or corrections.quantity <> 0
+    or corrections.cost_usd is null

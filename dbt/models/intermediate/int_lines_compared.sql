@@ -46,9 +46,24 @@ with pairs as (
         ) }}
 ),
 
+-- A line that counts in one of its cells only has no part that can be told.
+lines as (
+    select
+        charge_id,
+        bool_and(
+            coalesce(
+                is_quantity_of_meter and line_quantity >= 0 and quantity > 0 and rated_cost is not null
+                and (is_on_same_terms or usd_per_unit is not null),
+                false
+            )
+        ) as is_counting
+    from pairs
+    group by charge_id
+),
+
 roles as (
     select
-        *,
+        pairs.*,
         case
             when is_apart then 'apart'
             when evidence = 'charge' and not is_own_cell then 'unnamed'
@@ -59,18 +74,12 @@ roles as (
             when evidence = 'charge' then 'without report'
             when not is_same_model then 'without usage'
             when is_unnamed then 'unnamed'
-            -- a line that counts in one of its cells only has no part that can be told
-            when bool_and(
-                coalesce(
-                    is_quantity_of_meter and line_quantity >= 0 and quantity > 0 and rated_cost is not null
-                    and (is_on_same_terms or usd_per_unit is not null),
-                    false
-                )
-            ) over (partition by charge_id) then 'counted'
+            when lines.is_counting then 'counted'
             when is_same_meter and is_on_same_terms then 'agreeing'
             else 'coarser'
         end as role
     from pairs
+    inner join lines on pairs.charge_id = lines.charge_id
 ),
 
 -- A line's quantity falls on its cells as their own quantities do.
@@ -89,6 +98,8 @@ parts as (
     select
         *,
         case
+            -- bill and usage report mostly agree
+            when role = 'counted' and line_weight = weight_total then cell_weight
             when role = 'counted'
                 then
                     {{ portion("line_weight", "weight_upto", "weight_total") }}

@@ -22,17 +22,26 @@ with coordinates as (
     group by coordinate_id
 ),
 
-met as (
+candidates as (
     select
         matched.coordinate_id,
-        matched.cell_id as whole_cell_id,
+        matched.cell_id,
         matched.share_weight,
-        sum(matched.share_weight) over (competitors order by matched.cell_id rows unbounded preceding) as share_upto,
-        sum(matched.share_weight) over (competitors) as share_total
+        cells.meter is not null as has_meter
     from {{ ref("int_requests_matched") }} as matched
     inner join {{ ref("int_cells_collected") }} as cells on matched.cell_id = cells.cell_id
-    window competitors as (partition by matched.coordinate_id, cells.meter is not null)
-    qualify (cells.meter is not null) = bool_or(cells.meter is not null) over (partition by matched.coordinate_id)
+),
+
+met as (
+    select
+        coordinate_id,
+        cell_id as whole_cell_id,
+        share_weight,
+        sum(share_weight) over (competitors order by cell_id rows unbounded preceding) as share_upto,
+        sum(share_weight) over (competitors) as share_total
+    from candidates
+    where has_meter or coordinate_id not in (select others.coordinate_id from candidates as others where others.has_meter)
+    window competitors as (partition by coordinate_id)
 )
 
 select
@@ -56,12 +65,13 @@ select
     coalesce(coordinates.model_key, '') = coalesce(whole.model_key, '')
     and coalesce(coordinates.service_tier, 'standard') = coalesce(whole.service_tier, 'standard')
     and coordinates.context_tier = coalesce(cells.context_tier, 'short') as is_on_same_terms,
+    -- most coordinates meet one cell, or none
     case
-        when met.whole_cell_id is null then coordinates.rated_cost
+        when met.whole_cell_id is null or met.share_weight = met.share_total then coordinates.rated_cost
         else {{ exact_share("coordinates.rated_cost", "met.share_weight", "met.share_upto", "met.share_total") }}
     end::decimal(38, 12) as rated_cost,
     case
-        when met.whole_cell_id is null then coordinates.weight
+        when met.whole_cell_id is null or met.share_weight = met.share_total then coordinates.weight
         else
             {{ portion("coordinates.weight", "met.share_upto", "met.share_total") }}
             - {{ portion("coordinates.weight", "(met.share_upto - met.share_weight)", "met.share_total") }}

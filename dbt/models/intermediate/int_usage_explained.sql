@@ -14,23 +14,60 @@ with measured as (
     where is_reported
 ),
 
-valued as (
+-- Of each family of meters: how much it lacks and has too much of, and whether anything of it was used.
+families as (
     select
-        *,
-        case
-            when requests_weight <= 0 or usage_weight <= 0 then used_usd
-            else {{ in_proportion("used_usd", "unseen_weight", "usage_weight") }}
-        end as unseen_usd,
-        case
-            when requests_weight <= 0 or usage_weight <= 0 then asked_usd
-            else {{ in_proportion("asked_usd", "over_weight", "requests_weight") }}
-        end as over_usd,
-        sum(unseen_weight) over family as family_unseen_weight,
-        sum(over_weight) over family as family_over_weight,
-        bool_or(is_counted) over model and not bool_or(is_counted) over family as is_of_other_meter
+        {{ model }},
+        family,
+        sum(unseen_weight) as unseen_weight,
+        sum(over_weight) as over_weight,
+        bool_or(is_counted) as is_counted
     from measured
     where is_comparable
-    window model as (partition by {{ model }}), family as (partition by {{ model }}, family)
+    group by all
+),
+
+-- Few have both; a family of which nothing was used is beside others of its model, or is not.
+counted_otherwise as (
+    select
+        families.*,
+        not families.is_counted and exists (
+            select 1
+            from families as others
+            where
+                others.is_counted
+                and others.usage_date = families.usage_date
+                and others.provider = families.provider
+                {%- for column in ["account_id", "provider_project_id", "api_key_id", "model_key"] %}
+                and others.{{ column }} is not distinct from families.{{ column }}
+                {%- endfor %}
+        ) as is_of_other_meter
+    from families
+    where not families.is_counted or (families.unseen_weight > 0 and families.over_weight > 0)
+),
+
+valued as (
+    select
+        measured.*,
+        case
+            when measured.requests_weight <= 0 or measured.usage_weight <= 0 then measured.used_usd
+            else {{ in_proportion("measured.used_usd", "measured.unseen_weight", "measured.usage_weight") }}
+        end as unseen_usd,
+        case
+            when measured.requests_weight <= 0 or measured.usage_weight <= 0 then measured.asked_usd
+            else {{ in_proportion("measured.asked_usd", "measured.over_weight", "measured.requests_weight") }}
+        end as over_usd,
+        coalesce(families.unseen_weight, 0) as family_unseen_weight,
+        coalesce(families.over_weight, 0) as family_over_weight,
+        coalesce(families.is_of_other_meter, false) as is_of_other_meter
+    from measured
+    left join counted_otherwise as families
+        on measured.usage_date = families.usage_date
+        and measured.provider = families.provider
+        {%- for column in ["account_id", "provider_project_id", "api_key_id", "model_key", "family"] %}
+        and measured.{{ column }} is not distinct from families.{{ column }}
+        {%- endfor %}
+    where measured.is_comparable
 ),
 
 offsets as (

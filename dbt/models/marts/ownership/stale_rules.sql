@@ -1,5 +1,5 @@
--- One row per selector written in the ownership map that matched nothing in the last `stale_after_days` days of data.
--- With fewer days of data than that none is stale.
+-- One row per selector written in the ownership map, of rules and of policies, that matched nothing in the last
+-- `stale_after_days` days of data. With fewer days of data than that none is stale.
 select
     used.service,
     used.selector,

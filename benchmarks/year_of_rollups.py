@@ -1,0 +1,61 @@
+"""A year of daily rollups, rebuilt whole with all checks: how long, and what each day of history costs.
+
+    .venv/bin/python benchmarks/year_of_rollups.py [--days 30 90 365] [--requests 12500]
+
+One day is made as in ten_million_requests.py, from requests that are nearly all groups of their own
+(12,500 of them are 50,000 rollup rows), and repeated for each day of the history. Timed, in fresh
+processes: the dbt build with all its checks. Printed: time, peak memory, and milliseconds per day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+from ten_million_requests import DAY, build, make, roll_up, timed
+
+from dagster_project.lake import Lake
+
+
+def repeat(lake: Lake, days: int) -> int:
+    """Have the last `days` until DAY in the lake, each as DAY is. Returns their rollup rows."""
+    with duckdb.connect() as engine:
+        for number in range(1, days):
+            moved = f"usage_date - {number} as usage_date"
+            hour = f"started_hour - interval {number} day as started_hour"
+            instant = f"started_at - interval {number} day as started_at"
+            line = f"record_id || '-{number}' as record_id"
+            for day, changed in (
+                (lake.rollup("request", "gateway", DAY), f"{moved}, {hour}"),
+                (lake.rollup("usage", "openai", DAY), f"{moved}, {hour}"),
+                (lake.records("charge", "openai", DAY), f"{moved}, {instant}, {line}"),
+            ):
+                place = day.with_name(f"{DAY - timedelta(days=number)}.parquet")
+                engine.execute(
+                    f"copy (select * replace ({changed}) from read_parquet('{day}')) to '{place}' "
+                    "(format parquet, compression zstd)"
+                )
+        files = [f"{lake.rollup(kind, '*', DAY).parent}/*.parquet" for kind in ("request", "usage")]
+        return engine.execute("select count(*) from read_parquet(?)", [files]).fetchall()[0][0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--days", type=int, nargs="+", default=[30, 90, 365])
+    parser.add_argument("--requests", type=int, default=12_500)
+    asked = parser.parse_args()
+    for days in asked.days:
+        with tempfile.TemporaryDirectory() as folder:
+            lake = Lake(Path(folder))
+            make(lake, asked.requests)
+            roll_up(lake.home)
+            rows = repeat(lake, days)
+            seconds = timed(build, lake.home)
+        print(f"{days} days, {rows:,} rollup rows: {seconds:.1f} s, {1000 * seconds / days:.0f} ms per day")
+
+
+if __name__ == "__main__":
+    main()
