@@ -259,7 +259,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-LONGEST = ("test_pipeline.py", "test_faults.py", "test_closing.py", "test_check_map.py", "test_ui.py")
+LONGEST = (
+    "test_pipeline.py",
+    "test_commits.py",
+    "test_policies.py",
+    "test_explain.py",
+    "test_check_map.py",
+    "test_coverage.py",
+    "test_closing.py",
+    "test_map_marts.py",
+    "test_declared_costs.py",
+    "test_readers.py",
+    "test_http_faults.py",
+    "test_ui.py",
+    "test_restatements.py",
+)
 """They begin, so that no worker is left alone with minutes of work."""
 
 

@@ -152,6 +152,7 @@ def by_month_and_team(books: Books) -> Mapping[tuple[date, str], Decimal | None]
     return {(month, team): cost for month, team, cost in rows}
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_next_build_says(books, edited):
     told = edited.comparison.teams
     published = by_month_and_team(books)

@@ -185,6 +185,12 @@ def test_what_is_unexplained_is_told_whatever_its_sign(tmp_path):
                 "null as claimed_rule_place, 1.0 as cost_usd where false"
             )
         warehouse.execute(
+            "create table fct_cost_allocations as "
+            "select null::date as usage_date, null::date as corrects_date, null as rule, "
+            "null as rule_place, null as owner_evidence, null as team, null as charge_match, "
+            "1.0 as cost_usd where false"
+        )
+        warehouse.execute(
             "create table reconciliation_causes as "
             "select date '2026-10-05' as usage_date, 'openai' as provider, 'acme' as account_id, * "
             "from (values ('billed minus usage', 'unexplained', 'a surprise', 1.5), "

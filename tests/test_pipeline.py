@@ -207,6 +207,7 @@ def test_the_queries_of_the_readme_run(pulled):
             assert pulled.query(query), query
 
 
+@pytest.mark.slow
 def test_the_ui_has_the_schedules_on_and_the_days_materialised(pulled):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -255,6 +256,7 @@ def test_sources_lists_the_last_good_day(pulled):
         assert str(DAYS.last) in line
 
 
+@pytest.mark.slow
 def test_a_provider_that_fails_makes_the_run_red_and_moves_nothing(pulled, tmp_path):
     before = pulled.contents()
     impatient = company.SOURCES.read_text(encoding="utf-8").replace(
@@ -359,15 +361,6 @@ journal:
   payable_account: "2100"
   accrual_account: "2190"
 """
-
-
-def test_a_restated_day_is_replaced(pulled):
-    assert httpx.post(f"{pulled.servers.url}/_restate").status_code < 300
-    finished = pulled.run()
-    assert finished.returncode == 0, finished.stderr
-    billed = sum(amount for (amount,) in bill(pulled, "final"))
-    assert pulled.query("select sum(cost_usd) from chargeback_by_team") == [(billed,)]
-    assert billed != sum(amount for (amount,) in bill(pulled, "first"))
 
 
 def test_a_wrong_total_blocks_publication(pulled):
