@@ -295,6 +295,7 @@ def test_new_keys_are_those_that_the_data_did_not_begin_with(books):
 
 
 # The last test: it builds again, with other thresholds and the lines pasted.
+@pytest.mark.slow
 def test_pasted_lines_own_everything_that_they_were_made_for(books):
     before = books.query(
         "select distinct account_id, usage_date, allocation_id from fct_cost_allocations as allocations "

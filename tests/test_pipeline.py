@@ -363,6 +363,7 @@ journal:
 """
 
 
+@pytest.mark.slow
 def test_a_wrong_total_blocks_publication(pulled):
     before = pulled.contents()
     day = pulled.home / "lake" / "records" / "charge" / "openai" / f"{DAYS.first}.parquet"

@@ -226,6 +226,7 @@ def test_explain_tells_the_policy_with_its_place(books) -> None:
         assert absent not in text
 
 
+@pytest.mark.slow
 def test_check_map_shows_what_an_edited_policy_moves(books, tmp_path) -> None:
     edited = OWNERSHIP.replace(
         "{match: {category: tax}, policy: proportional}", "{match: {category: tax}, policy: user}"

@@ -357,6 +357,7 @@ services:
 """
 
 
+@pytest.mark.slow
 def test_a_tie_that_only_the_data_shows_blocks_and_is_told(home):
     books = Books(home)
     books.charge(DAY, "acme", "12.50", api_key_id="key_1", api_key_name="nightly")
