@@ -95,7 +95,8 @@ def ingest(
         raw.mkdir()
         source.module.fetch(source.entry, days, raw)
         parsed = source.module.parse(source.entry, days, raw, connection)
-        _refuse_to_forget(connection, source.name, parsed.days_without_files, lake)
+        known = pulled_days.read(lake.pulled_days(source.name))
+        _refuse_to_forget(connection, source.name, parsed.days_without_files, known, lake)
         counts = Counter(parsed.counts)
         finished: dict[Path, Path] = {}
         by_day: list[DayOfKind] = []
@@ -121,7 +122,7 @@ def ingest(
                     for day in files:
                         if day < first:
                             empty_records(connection, files[day])
-        small = _small_days(connection, source.name, by_day, lake, pulled_at.date(), guards)
+        small = _small_days(connection, source.name, by_day, known, lake, pulled_at.date(), guards)
         if small and not accept_small_days:
             raise small_days.refused(source.name, days, small)
         pull_id = restatements.next_pull_id(lake, source.name, pulled_at)
@@ -130,7 +131,7 @@ def ingest(
         restated = restatements.write(connection, compared, pulled_at, pull_id, ledger)
         if restated.records:
             finished[lake.restatements(source.name, pull_id)] = ledger
-        finished |= _merged(source.name, by_day, parsed.names, pulled_at, lake, scratch)
+        finished |= _merged(source.name, by_day, known, parsed.names, pulled_at, lake, scratch)
         if source.module.KEEPS_RAW and days.last >= retention.first_raw_day(pulled_at.date()):
             finished[lake.raw(source.name, days)] = raw
         with lake.locked("warehouse"):  # a build reads all days or none of them
@@ -141,6 +142,7 @@ def ingest(
 def _merged(
     source: str,
     by_day: Sequence[DayOfKind],
+    known: pl.DataFrame,
     listed: Collection[Name],
     pulled_at: datetime,
     lake: Lake,
@@ -148,11 +150,10 @@ def _merged(
 ) -> dict[Path, Path]:
     """New files, by place, of what the lake keeps of all pulls of the source: its days and its names."""
     rows = [(part.kind, part.day, part.rows) for part in by_day]
-    days = pulled_days.read(lake.pulled_days(source))
     listed_before = lake.names(source)
     names = pl.read_parquet(listed_before) if listed_before.exists() else NO_NAMES
     merged = {
-        lake.pulled_days(source): pulled_days.with_pulled(days, source, rows, pulled_at),
+        lake.pulled_days(source): pulled_days.with_pulled(known, source, rows, pulled_at),
         lake.names(source): with_listed(names, source, listed, pulled_at.date()),
     }
     files = {place: scratch / f"{place.parent.name}.parquet" for place in merged}
@@ -171,17 +172,17 @@ def _small_days(
     connection: duckdb.DuckDBPyConnection,
     source: str,
     by_day: Sequence[DayOfKind],
+    known: pl.DataFrame,
     lake: Lake,
     today: date,
     guards: settings.Guards,
 ) -> list[SmallDay]:
     """The finished days of a pull that have far fewer rows than the lake says they should."""
-    known = pulled_days.read(lake.pulled_days(source))
     found = []
     for kind, parts in groupby(by_day, key=attrgetter("kind")):
         pulled = {part.day: part.rows for part in parts}
         first = min(pulled) - timedelta(days=small_days.COMPARED_DAYS)
-        held = _rows_held(connection, kind, source, Days(first, max(pulled)), lake)
+        held = _rows_held(connection, kind, source, Days(first, max(pulled)), known, lake)
         last_pulled = pulled_days.last_pulled(known, kind)
         whole = {
             day for day in held if day in last_pulled and small_days.is_finished(day, last_pulled[day].date())
@@ -191,23 +192,32 @@ def _small_days(
 
 
 def _rows_held(
-    connection: duckdb.DuckDBPyConnection, kind: Kind, source: str, days: Iterable[date], lake: Lake
+    connection: duckdb.DuckDBPyConnection,
+    kind: Kind,
+    source: str,
+    days: Iterable[date],
+    known: pl.DataFrame,
+    lake: Lake,
 ) -> dict[date, int]:
     """Rows that those `days` have in the lake, or had before their records were too old to be kept."""
     files = [str(file) for day in days if (file := lake.records(kind, source, day)).exists()]
     if not files:
         return {}
     rows = connection.execute("select file_name, num_rows from parquet_file_metadata(?)", [files]).fetchall()
-    known = pulled_days.rows(pulled_days.read(lake.pulled_days(source)), kind)
     held = {date.fromisoformat(Path(file).stem): count for file, count in rows}
-    return {day: known.get(day, count) for day, count in held.items()}
+    pulled = pulled_days.rows(known, kind)
+    return {day: pulled.get(day, count) for day, count in held.items()}
 
 
 def _refuse_to_forget(
-    connection: duckdb.DuckDBPyConnection, source: str, days: Collection[date], lake: Lake
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    days: Collection[date],
+    known: pl.DataFrame,
+    lake: Lake,
 ) -> None:
     """A day whose files are gone is not a day without requests: what was read of it stays."""
-    for day, rows in sorted(_rows_held(connection, "request", source, days, lake).items()):
+    for day, rows in sorted(_rows_held(connection, "request", source, days, known, lake).items()):
         if rows:
             raise SourceError(
                 source,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -33,12 +34,16 @@ def read(file: Path) -> pl.DataFrame:
 
 def last_pulled(known: pl.DataFrame, kind: Kind) -> dict[date, datetime]:
     """The instant (UTC, naive) of each day's last pull, of one source's days."""
-    return dict(known.filter(pl.col("record_kind") == kind).select("usage_date", "pulled_at").iter_rows())
+    return _by_day(known, kind, "pulled_at")
 
 
 def rows(known: pl.DataFrame, kind: Kind) -> dict[date, int]:
     """How many records each day's last pull put into the lake, of one source's days."""
-    return dict(known.filter(pl.col("record_kind") == kind).select("usage_date", "rows").iter_rows())
+    return _by_day(known, kind, "rows")
+
+
+def _by_day(known: pl.DataFrame, kind: Kind, column: str) -> dict[date, Any]:
+    return dict(known.filter(pl.col("record_kind") == kind).select("usage_date", column).iter_rows())
 
 
 def good_days(known: pl.DataFrame) -> list[date]:

@@ -287,11 +287,15 @@ def category(text: str | None) -> str | None:
     return None
 
 
+def _another_type(name: str, value: Any, wanted: str) -> ValueError:
+    return ValueError(f"`{name}` is a {type(value).__name__} where {wanted} should be")
+
+
 def number(fields: Mapping[str, Any], name: str) -> Decimal:
     """A JSON number, or one written as a text, exactly. Raises KeyError, or ValueError for all else."""
     value = fields[name]
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
-        raise ValueError(f"`{name}` is a {type(value).__name__} where a number should be")
+        raise _another_type(name, value, "a number")
     if isinstance(value, str) and not re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", value):
         raise ValueError(f"`{name}` is a text where a number should be")
     exact = Decimal(value)
@@ -305,7 +309,7 @@ def text(fields: Mapping[str, Any], name: str) -> str | None:
     """A text or null. Raises KeyError, or ValueError for all else."""
     value = fields[name]
     if not (value is None or isinstance(value, str)):
-        raise ValueError(f"`{name}` is a {type(value).__name__} where a text should be")
+        raise _another_type(name, value, "a text")
     try:
         (value or "").encode()
     except UnicodeEncodeError:
@@ -330,7 +334,7 @@ def flag(fields: Mapping[str, Any], name: str) -> bool | None:
     """True, false or null. Raises KeyError, or ValueError for all else."""
     value = fields[name]
     if not (value is None or isinstance(value, bool)):
-        raise ValueError(f"`{name}` is a {type(value).__name__} where true or false should be")
+        raise _another_type(name, value, "true or false")
     return value
 
 
@@ -338,7 +342,7 @@ def inner(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """An object within a result. Raises KeyError, or ValueError for all else."""
     value = fields[name]
     if not isinstance(value, dict):
-        raise ValueError(f"`{name}` is a {type(value).__name__} where an object should be")
+        raise _another_type(name, value, "an object")
     return value
 
 

@@ -23,3 +23,15 @@
     and coalesce({{ line }}.provider_project_id = {{ cell }}.provider_project_id, true)
     and coalesce({{ line }}.named_key_id = {{ cell }}.api_key_id, true)
 {%- endmacro %}
+
+{# Whether a line is a purchase of prepaid credits, as sources.yaml declares it. #}
+{% macro is_purchase_of(line, prepaid) -%}
+    {{ line }}.source = {{ prepaid }}.source
+    and {{ line }}.line_item = {{ prepaid }}.name
+    and {{ line }}.usage_date = {{ prepaid }}.day
+{%- endmacro %}
+
+{# Whether what is declared of an account, or of all accounts of a provider, is meant for this one. #}
+{% macro is_of_account(declared, account_id) -%}
+    ({{ declared }}.of_account is null or coalesce({{ account_id }} = {{ declared }}.of_account, false))
+{%- endmacro %}

@@ -13,9 +13,7 @@ with purchases as (
         lines.billed_usd
     from {{ ref("stg_charges_delivered") }} as lines
     inner join {{ source("lake", "declared_prepaid") }} as prepaid
-        on lines.source = prepaid.source
-        and lines.line_item = prepaid.name
-        and lines.usage_date = prepaid.day
+        on {{ is_purchase_of("lines", "prepaid") }}
 ),
 
 pots as (
@@ -36,7 +34,7 @@ using_credits as (
     inner join pots
         on unbilled.provider = pots.of_provider
         and unbilled.usage_date >= pots.first_date
-        and (pots.of_account is null or coalesce(unbilled.account_id = pots.of_account, false))
+        and {{ is_of_account("pots", "unbilled.account_id") }}
     where not exists (
         select 1
         from {{ ref("stg_charges") }} as lines

@@ -19,6 +19,6 @@ from {{ ref("stg_charges_delivered") }} as lines
 inner join {{ source("lake", "declared_percentages") }} as percentages
     on {{ holds_on("percentages", "lines.usage_date") }}
     and lines.provider = percentages.of_provider
-    and (percentages.of_account is null or coalesce(lines.account_id = percentages.of_account, false))
+    and {{ is_of_account("percentages", "lines.account_id") }}
     and (percentages.of_category is null or lines.charge_category = percentages.of_category)
     and {{ matches_if_said("lines.line_item", "percentages.of_line_item_like") }}

@@ -14,9 +14,7 @@ with purchases as (
         ) as bought_upto
     from {{ ref("stg_charges_delivered") }} as lines
     inner join {{ source("lake", "declared_prepaid") }} as prepaid
-        on lines.source = prepaid.source
-        and lines.line_item = prepaid.name
-        and lines.usage_date = prepaid.day
+        on {{ is_purchase_of("lines", "prepaid") }}
 ),
 
 pots as (
@@ -31,7 +29,7 @@ drawing as (
         on lines.provider = pots.of_provider
         and lines.currency = pots.currency
         and lines.usage_date >= pots.first_date
-        and (pots.of_account is null or coalesce(lines.account_id = pots.of_account, false))
+        and {{ is_of_account("pots", "lines.account_id") }}
     where {{ bills_usage("lines.charge_category") }}
     qualify row_number() over (partition by lines.charge_id order by pots.of_account nulls last) = 1
 ),
