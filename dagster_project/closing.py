@@ -214,10 +214,9 @@ def doubts_of_build(published: Path, month: date) -> list[str]:
             """
             select provider, account_id, usage_date, sum(cost_usd)
             from fct_cost_allocations as allocations
-            semi join fct_charges as charges
-                on allocations.provider = charges.provider
-                and allocations.account_id is not distinct from charges.account_id
+            semi join fct_charges as charges on allocations.provider = charges.provider
             where date_trunc('month', usage_date) = ? and cost_basis <> 'billed' and corrects_date is null
+                and cost_usd is distinct from 0
             group by all
             order by all
             """,

@@ -48,6 +48,15 @@ COSTS = [
         **{"name": "Credits in euros", **OPENAI, "amount": "0.7", "currency": "EUR", "day": FIRST},
         "prepaid": {"provider": "mistral", "account": "eu"},
     },
+    # all that is ever paid for what the account uses: no bill says when, and the rate changes
+    {
+        **{"name": "Credits to top up", **OPENAI, "amount": "10", "currency": "EUR", "day": FIRST},
+        "prepaid": {**OPENAI, "account": "topped up"},
+    },
+    {
+        **{"name": "Credits of more", **OPENAI, "amount": "3", "day": THIRD},
+        "prepaid": {**OPENAI, "account": "dollars"},
+    },
     {
         **{"name": "PTU", "provider": "openai", "account": "east", "amount": "31", "every": "month"},
         **{"from": FIRST, "until": FIFTH},
@@ -122,6 +131,16 @@ def books(tmp_path_factory) -> Books:
     books.charge(FIRST, "any", "5", provider="mistral", api_key_id="key_bot")
     books.charge(THIRD, "any", "0.5", provider="mistral", api_key_id="key_bot")
 
+    # 5.00 of the first day's 11.00 are used by two keys, and 8.00 of the second, when 6.00 are left
+    topped = {"model": "gpt-4o", "provider": "openai"}
+    books.used(FIRST, "topped up", "key_cron", input_tokens=M, **topped)
+    books.used(FIRST, "topped up", "key_bot", input_tokens=M, requests=3, **topped)
+    books.used(SECOND, "topped up", "key_cron", input_tokens=2 * M, output_tokens=100_000, **topped)
+    books.used(SECOND, "topped up", "key_bot", input_tokens=800_000, **topped)
+    books.used(SECOND, "topped up", None, model="nobody prices it", provider="openai", input_tokens=M)
+    books.used(SECOND, "dollars", "key_bot", input_tokens=M, **topped)
+    books.used(THIRD, "dollars", "key_bot", input_tokens=M, **topped)
+
     # 1.00 a day for 4 million tokens: 1 of gpt-4o and 0.5 of its mini; just others; 2 and 4; nothing
     ptu = {"provider": "openai", "service_tier": "provisioned"}
     books.used(FIRST, "east", "key_cron", model="gpt-4o", input_tokens=600_000, output_tokens=100_000, **ptu)
@@ -131,6 +150,8 @@ def books(tmp_path_factory) -> Books:
     books.used(SECOND, "east", "key_bot", model="gpt-5.5", input_tokens=9 * M, **ptu)
     books.used(THIRD, "east", "key_cron", model="gpt-4o", input_tokens=2 * M, **ptu)
     books.used(THIRD, "east", "key_bot", model="gpt-4o-mini", input_tokens=4 * M, **ptu)
+    # pay-as-you-go beside a capacity of which nothing is idle, with no bill yet
+    books.used(THIRD, "east", "key_bot", model="gpt-5.5", provider="openai", input_tokens=M)
 
     # 4 percent of what is bought, from its first day; refunds and lines of no text, too
     bought = {"provider": "openrouter", "charge_category": "purchase"}
@@ -237,6 +258,44 @@ def test_credits_of_an_account_and_a_currency_are_drawn_by_it_alone(books) -> No
     assert by_team(books, "provider = 'mistral' and account_id = 'eu'") == {"support": "1.18"}
 
 
+def test_credits_that_are_all_the_bill_there_is_are_paid_once(books) -> None:
+    assert lines(books, "line_item like '%Credits to top up%' or line_item like '%Credits of more%'") == [
+        (FIRST, "Credits to top up", "10"),
+        # 5.00 and 6.00 USD at 1.1, the rate of the purchase
+        (FIRST, "Credits to top up (drawdown)", "-4.545454545455"),
+        (FIRST, "usage drawn from Credits to top up", "4.545454545455"),
+        (SECOND, "Credits to top up (drawdown)", "-5.454545454545"),
+        (SECOND, "usage drawn from Credits to top up", "0.681818181818"),
+        (SECOND, "usage drawn from Credits to top up", "4.772727272727"),
+        (THIRD, "Credits of more", "3"),
+        (THIRD, "Credits of more (drawdown)", "-2.5"),
+        (THIRD, "usage drawn from Credits of more", "2.5"),
+    ]
+    costs = (
+        "select usage_date, cost_basis, team, sum(cost_usd) from fct_cost_allocations "
+        "where account_id = '{}' group by all having sum(cost_usd) is distinct from 0 order by all"
+    )
+    rows = books.query(costs.format("topped up"))
+    assert [(*said, usd if usd is None else short(usd)) for *said, usd in rows] == [
+        (FIRST, "billed", "search", "2.5"),
+        (FIRST, "billed", "support", "2.5"),
+        # 6 of 6 and 2: the rest is not billed yet, and of one model nobody knows what it costs
+        (SECOND, "billed", "search", "4.5"),
+        (SECOND, "billed", "support", "1.5"),
+        (SECOND, "rated_usage", "search", "1.5"),
+        (SECOND, "rated_usage", "support", "0.5"),
+        (SECOND, "unpriced", "unallocated", None),
+    ]
+    assert [(day, basis) for day, basis, *_ in books.query(costs.format("dollars"))] == [
+        # nothing was bought before the third day
+        (SECOND, "rated_usage"),
+        (THIRD, "billed"),
+    ]
+    # nothing is left of what was bought first
+    assert by_team(books, "line_item like 'Credits to top up%'") == {"platform": "0"}
+    assert by_team(books, "line_item like 'Credits of more%'") == {"platform": "0.5"}
+
+
 def test_a_capacity_is_paid_by_who_used_it_and_the_rest_is_idle(books) -> None:
     parts = books.query(
         "select usage_date, line_item, model, charge_category, billed_cost, quantity "
@@ -271,6 +330,12 @@ def test_usage_beside_a_capacity_is_not_paid_by_it(books) -> None:
         f"where account_id = 'east' and usage_date = '{SECOND}' and meter = 'input'"
     )
     assert rows == [("rated_usage",)]
+    # 5.00 of gpt-5.5, and nothing of what the capacity has paid
+    rows = books.query(
+        "select team, model, sum(cost_usd) from fct_cost_allocations "
+        f"where account_id = 'east' and usage_date = '{THIRD}' and cost_basis = 'rated_usage' group by all"
+    )
+    assert [(team, model, short(usd)) for team, model, usd in rows] == [("support", "gpt-5.5", "5")]
 
 
 def test_seats_are_divided_by_what_teams_pay_of_the_provider(books) -> None:

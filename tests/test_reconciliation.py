@@ -74,7 +74,9 @@ DECLARED = {
     "prepaid": Decimal(100 - 9),
     "prepaid alone": Decimal(12),
     "prepaid, late bill": Decimal(50 - 10),
-    None: Decimal(9 - 2),
+    "pot: first": Decimal("3.5"),
+    "pot: second": Decimal("3.5"),
+    None: Decimal(9 - 2 - 7),
 }
 """What that adds to the bills of DAY, less what their lines draw down."""
 
@@ -391,9 +393,9 @@ def usd(**amounts: str) -> dict[str, Decimal]:
         ("prepaid alone", usd(not_usage="2.00"), usd(unseen_traffic="10.00")),
         ("prepaid, late bill", usd(not_usage="40.00"), usd(unseen_traffic="10.00")),
         ("pot: billed", {}, usd(unseen_traffic="2.00")),
-        ("pot: first", usd(not_usage="-5.00"), usd(unseen_traffic="5.00")),
-        # 9 less 2 and 5
-        ("pot: second", usd(not_usage="-2.00", unsettled="-3.00"), usd(unseen_traffic="5.00")),
+        # 9 less 2 are left for 5 of each
+        ("pot: first", usd(unsettled="-1.50"), usd(unseen_traffic="5.00")),
+        ("pot: second", usd(unsettled="-1.50"), usd(unseen_traffic="5.00")),
     ],
 )
 def test_each_delta_has_its_causes(books, account, of_the_bill, of_the_usage):
@@ -537,12 +539,8 @@ def evidence(books: Books, account: str, delta: str) -> list[tuple[str, str, Dec
             "prepaid alone",
             BILLED,
             [
+                ("not_usage", "credit: Credits of prepaid alone, October (drawdown)", "-10.00"),
                 ("not_usage", "purchase: Credits of prepaid alone, October", "12.00"),
-                (
-                    "not_usage",
-                    "purchase: Credits of prepaid alone, October: drawn by usage that no line bills",
-                    "-10.00",
-                ),
             ],
         ),
         ("no report", USAGE, [("unsettled", "no usage report yet", "-2.50")]),

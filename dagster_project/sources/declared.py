@@ -13,7 +13,8 @@
 A cost is a charge line on each UTC day that it is due: whole on its `day` or on every day, or the day's part
 of its calendar month. Days are half-open: `until` is the first day without it. What depends on other lines
 or on usage follows in the warehouse (`stg_charges_of_*`), from `tables`: a line for each percentage of a
-line; the drawdown of prepaid credits by the usage that is billed beside; a capacity's used and idle parts.
+line; the drawdown of prepaid credits by the usage that is billed beside, or where none ever is, by the usage
+itself at our prices; a capacity's used and idle parts.
 
 History is not edited: another amount is another line from its day on, under the same name. An edit of one
 that was pulled already is a restatement like any other: the daily run sees it for RESTATES_DAYS days, older

@@ -3,6 +3,7 @@
 with drawn as (
     select split_part(charge_id, '/drawn/', 1) as charge_id, min(usage_date) as first_date, -sum(billed_cost) as drawn
     from {{ ref("stg_charges_of_prepaid") }}
+    where charge_category = 'credit'
     group by all
 )
 

@@ -81,13 +81,7 @@ own as (
         coalesce(
             {{ in_proportion("cells.rated_usage_usd", "offsets.offset_weight", "offsets.unbilled_weight") }}, 0
         ) as offset_usd,
-        drawn.credits,
-        coalesce(
-            {{ in_proportion(
-                "cells.rated_usage_usd", money_weight("drawn.drawn_usd"), money_weight("drawn.used_usd")
-            ) }},
-            0
-        ) as drawn_usd
+        cells.rated_usage_usd - coalesce(cells.unbilled_usd, 0) as rated_billed_usd
     from cells
     left join offsets
         on cells.usage_date = offsets.usage_date
@@ -95,11 +89,6 @@ own as (
         and cells.account_id is not distinct from offsets.account_id
         and cells.model_key is not distinct from offsets.model_key
         and cells.family is not distinct from offsets.family
-        and cells.closest_role is null
-    left join {{ ref("int_usage_drawn") }} as drawn
-        on cells.usage_date = drawn.usage_date
-        and cells.provider = drawn.provider
-        and cells.account_id is not distinct from drawn.account_id
         and cells.closest_role is null
     where cells.is_counted and cells.rated_usage_usd is not null
 ),
@@ -111,8 +100,8 @@ explained as (
         cell_id,
         case when closest_role in ('counted', 'coarser') then 'tier_and_cache' else 'price' end as cause,
         case closest_role when 'counted' then 'quantity' when 'coarser' then 'coarser' else 'priced' end as finding,
-        line_rated_cost - rated_usage_usd as amount_usd,
-        case when closest_role in ('agreeing', 'unnamed') then rated_usage_usd - line_rated_cost end as base_usd
+        line_rated_cost - rated_billed_usd as amount_usd,
+        case when closest_role in ('agreeing', 'unnamed') then rated_billed_usd - line_rated_cost end as base_usd
     from own
     where closest_role is not null
     union all by name
@@ -120,19 +109,9 @@ explained as (
         cell_id,
         'unsettled' as cause,
         'no bill' as finding,
-        drawn_usd - rated_usage_usd as amount_usd
+        -unbilled_usd as amount_usd
     from own
-    where closest_role is null and not is_billed
-    union all by name
-    select
-        cell_id,
-        'not_usage' as cause,
-        'drawn' as finding,
-        'purchase' as charge_category,
-        credits as line_item,
-        -drawn_usd as amount_usd
-    from own
-    where closest_role is null and not is_billed
+    where not is_billed
     union all by name
     select
         cell_id,

@@ -3,9 +3,13 @@
 -- Weights are quantities in thousandths.
 {% set account = "usage_date, provider, account_id" %}
 with paid as (
-    select cell_id, sum(amount) as billed_usd
+    select
+        cell_id,
+        sum(amount) filter (where charge_id is not null) as billed_usd,
+        sum(amount) filter (where cost_basis <> 'billed') as unbilled_usd,
+        -- a count of requests that has no price has no bill to come
+        not bool_or(cost_basis = 'unpriced' or (cost_basis = 'rated_usage' and amount <> 0)) as is_billed
     from {{ ref("int_charges_spread") }}
-    where charge_id is not null
     group by cell_id
 ),
 
@@ -49,6 +53,8 @@ compared as (
         {{ meter_family("cells.meter", "cells.unit") }} as family,
 
         paid.billed_usd,
+        paid.unbilled_usd,
+        coalesce(paid.is_billed, true) as is_billed,
         case when cells.is_counted then cells.rated_cost end as rated_usage_usd,
         asked.rated_requests_usd,
         case when cells.is_counted then {{ quantity_weight("cells.quantity") }} else 0 end as usage_weight,
@@ -81,6 +87,8 @@ compared as (
         {{ meter_family("meter", "unit") }} as family,
 
         null as billed_usd,
+        null as unbilled_usd,
+        false as is_billed,
         null as rated_usage_usd,
         rated_cost as rated_requests_usd,
         0 as usage_weight,
@@ -92,16 +100,8 @@ compared as (
     where cell_id is null
 ),
 
--- What a declared capacity's use costs is known at once: the bill of the usage beside it may still be to come.
 billed_days as (
-    select
-        {{ account }},
-        bool_or(
-            {{ bills_usage("charge_category") }}
-            and charge_id not in (select charge_id from {{ ref("stg_charges_of_capacities") }})
-        ) as is_billed
-    from {{ ref("stg_charges") }}
-    group by all
+    select distinct {{ account }} from {{ ref("stg_charges") }}
 ),
 
 counted_days as (
@@ -112,7 +112,6 @@ counted_days as (
 
 select
     compared.*,
-    coalesce(billed_days.is_billed, false) as is_billed,
     counted_days.is_used,
     billed_days.usage_date is not null or counted_days.is_used as is_reported
 from compared

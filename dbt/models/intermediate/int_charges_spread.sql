@@ -18,34 +18,56 @@ with billed as (
     inner join {{ ref("int_cells_rated") }} as cells on spread.cell_id = cells.cell_id
 ),
 
+-- A capacity and prepaid credits bill the usage that they pay for; any other line, all usage of the account's day.
+billed_in_advance as (
+    select charge_id, true as is_whole from {{ ref("stg_charges_of_capacities") }}
+    union all
+    select charge_id, false as is_whole from {{ ref("stg_charges_of_prepaid") }}
+),
+
 billed_days as (
     select distinct usage_date, provider, account_id
     from {{ ref("stg_charges") }}
-    where {{ bills_usage("charge_category") }}
+    where {{ bills_usage("charge_category") }} and charge_id not in (select charge_id from billed_in_advance)
 ),
 
--- Every usage cell once more: its rated cost while its bill is not in, nothing once it is.
-own as (
+paid_in_advance as (
+    select spread.cell_id, sum(spread.amount) as amount, bool_or(lines.is_whole) as is_whole
+    from {{ ref("int_usage_charges_spread") }} as spread
+    inner join billed_in_advance as lines on spread.charge_id = lines.charge_id
+    group by spread.cell_id
+),
+
+unbilled as (
     select
-        cells.cell_id,
-        null as charge_id,
-        null as charge_match,
-        case
-            when billed_days.usage_date is not null then 'billed'
-            when cells.meter = 'requests' or cells.rated_cost is not null then 'rated_usage'
-            else 'unpriced'
-        end as cost_basis,
-        case
-            when billed_days.usage_date is not null or (cells.meter = 'requests' and cells.rated_cost is null) then 0
-            else cells.rated_cost
-        end::decimal(38, 12) as amount,
-        billed_days.usage_date is null as is_billing_meter
+        cells.*,
+        billed_days.usage_date is not null
+        or coalesce(paid.is_whole or cells.rated_cost <= paid.amount, false) as is_billed,
+        cells.rated_cost - coalesce(paid.amount, 0) as unbilled_cost
     from {{ ref("int_cells_rated") }} as cells
     left join billed_days
         on cells.usage_date = billed_days.usage_date
         and cells.provider = billed_days.provider
         and cells.account_id is not distinct from billed_days.account_id
+    left join paid_in_advance as paid on cells.cell_id = paid.cell_id
     where cells.evidence = 'usage'
+),
+
+-- Every usage cell once more: what of its rated cost no bill is in for yet, and nothing once it is.
+own as (
+    select
+        cell_id,
+        null as charge_id,
+        null as charge_match,
+        case
+            when is_billed then 'billed'
+            when meter = 'requests' or rated_cost is not null then 'rated_usage'
+            else 'unpriced'
+        end as cost_basis,
+        case when is_billed or (meter = 'requests' and rated_cost is null) then 0 else unbilled_cost end::decimal(38, 12)
+            as amount,
+        not is_billed as is_billing_meter
+    from unbilled
 ),
 
 payments as (

@@ -12,7 +12,6 @@
     "billed otherwise": (meter, "concat(what, ': no line bills it, but others of the model bill more than was used')"),
     "apart": (line, "billing"),
     "no bill": ([], "'no bill yet'"),
-    "drawn": (line, "concat(billing, ': drawn by usage that no line bills')"),
     "without report": (line, "concat(billing, ': the line has no quantity and there is no usage report')"),
     "without usage": (key + line, "concat(billing, ': the usage report has none of it')"),
     "unnamed": (line, "concat(billing, ': names neither model nor meter, and other lines bill the usage')"),

@@ -2,7 +2,7 @@
 -- was attributed.
 {% set account = "usage_date, provider, account_id" %}
 with billed as (
-    select {{ account }}, sum(billed_usd) as billed_usd, bool_or({{ bills_usage("charge_category") }}) as is_usage_billed
+    select {{ account }}, sum(billed_usd) as billed_usd, bool_or({{ bills_usage("charge_category") }}) as is_billing_usage
     from {{ ref("stg_charges") }}
     group by all
 ),
@@ -11,7 +11,8 @@ usage as (
     select
         {{ account }},
         sum(rated_usage_usd) as rated_usage_usd,
-        sum(rated_usage_usd) filter (where evidence = 'usage') as rated_report_usd,
+        sum(unbilled_usd) as unbilled_usd,
+        bool_and(is_billed or not is_counted) as is_billed,
         bool_or(is_reported) as is_reported
     from {{ ref("int_cells_reconciled") }}
     group by all
@@ -55,7 +56,7 @@ select
     accounts.usage_date::date as usage_date,
     accounts.provider,
     accounts.account_id,
-    coalesce(billed.is_usage_billed, false) as is_usage_billed,
+    coalesce(billed.is_billing_usage, false) and coalesce(usage.is_billed, true) as is_usage_billed,
 
     billed.billed_usd::decimal(38, 12) as billed_usd,
     usage.rated_usage_usd::decimal(38, 12) as rated_usage_usd,
@@ -69,11 +70,11 @@ select
     {%- endfor %}
 
     coalesce(attributed.attributed_usd, 0)::decimal(38, 12) as attributed_usd,
-    -- what must come out: the bill to the last digit, and beside it the rated usage of days not billed yet
+    -- what must come out: the bill to the last digit, and beside it the rated usage that is not billed yet
     (
         coalesce(attributed.attributed_billed_usd, 0) - coalesce(billed.billed_usd, 0)
         + coalesce(attributed.attributed_rated_usd, 0)
-        - case when coalesce(billed.is_usage_billed, false) then 0 else coalesce(usage.rated_report_usd, 0) end
+        - coalesce(usage.unbilled_usd, 0)
     )::decimal(38, 12) as difference_usd
 from accounts
 {% for part in ["billed", "usage", "requests", "causes", "attributed"] %}
