@@ -73,7 +73,7 @@ class Deleted:
 
 @dataclass(frozen=True)
 class Idle:
-    """A rule that owns nothing, but owned `cost_before_usd`; or a new service that owns nothing."""
+    """A rule that owns nothing, but owned `cost_before_usd`; or a new one that no cost matches."""
 
     rule: str
     place: str
@@ -109,7 +109,7 @@ class Comparison:
             )
         for idle in self.idle_rules:
             if idle.is_new:
-                yield f"new service `{idle.rule}` ({idle.place}) owns nothing: no cost matches it"
+                yield f"new rule `{idle.rule}` ({idle.place}) owns nothing: no cost matches it"
             else:
                 had = dollars(idle.cost_before_usd)
                 yield f"rule `{idle.rule}` ({idle.place}) owns nothing any more; it had {had}"
@@ -180,6 +180,10 @@ def _compare(owners: OwnershipMap, warehouse: Path) -> Comparison:
                 build.execute("create schema before")
                 build.execute("create table before.allocations as from fct_cost_allocations")
                 build.execute("create table before.services as from dim_services")
+                build.execute(
+                    "create table before.rules as select service as rule from dim_services "
+                    "union select service from intermediate.int_selectors_used"
+                )
             _run_models(copy, warehouse)
             with duckdb.connect(str(copy.build), read_only=True) as build:
                 return Comparison(
@@ -250,22 +254,28 @@ def _idle(build: duckdb.DuckDBPyConnection, owners: OwnershipMap) -> list[Idle]:
     cost_before = dict(
         build.execute("select rule, sum(cost_usd) from before.allocations group by rule").fetchall()
     )
-    known = {service for (service,) in build.execute("select service from before.services").fetchall()}
-    # What is shared works although tags decide.
+    known = {rule for (rule,) in build.execute("select rule from before.rules").fetchall()}
+    # What is shared works although tags decide, and a policy that leaves a line to its user.
     useful = {
         rule
         for (rule,) in build.execute(
-            "select rule from main.fct_cost_allocations union select rule "
-            "from intermediate.int_identities_resolved where outcome = 'shared: tags decide'"
+            """
+            select rule from main.fct_cost_allocations
+            union
+            select rule from intermediate.int_identities_resolved where outcome = 'shared: tags decide'
+            union
+            select rule from intermediate.int_policies_matched where precedence = 1
+            """
         ).fetchall()
     }
     places = {service.name: service.place for service in owners.services.values()}
     places |= {team.rule: team.place for team in owners.teams.values()}
     places |= {s.policy_rule: s.place for policy in owners.policies for s in policy.selectors}
+    teams = {team.rule for team in owners.teams.values()}
     return [
         Idle(rule, place.row, rule not in cost_before, cost_before.get(rule))
         for rule, place in places.items()
-        if rule not in useful and (rule in cost_before or rule in owners.services.keys() - known)
+        if rule not in useful and (rule in cost_before or rule not in known | teams)
     ]
 
 

@@ -55,7 +55,7 @@ def of_run(run_results: Mapping[str, Any], build: duckdb.DuckDBPyConnection) -> 
 
 
 def _rows(build: duckdb.DuckDBPyConnection, sql: str) -> str:
-    asked = build.execute(f"select * from ({sql}) limit {ROWS_SHOWN}")
+    asked = build.execute(f"select * from (\n{sql}\n) limit {ROWS_SHOWN}")
     columns = [column[0] for column in asked.description]
     return "; ".join(
         ", ".join(

@@ -37,7 +37,8 @@ services:
   reserved: {split: by_usage, among: [support, research], otherwise: platform, match: {api_key: key_reserved}}
 """
 
-# A service changes hands, one is gone, one has a typo in its key, one is new, one is new and matches nothing.
+# A service changes hands, one is gone, one has a typo in its key, one is new, one is new and matches nothing;
+# so does a policy, and another leaves lines to their user.
 AFTER = """
 teams: {support: {}, search: {}, research: {}, platform: {}}
 services:
@@ -48,6 +49,9 @@ services:
   gateway: {shared: true, match: {api_key: key_gateway}}
   vectors: {split: {search: 0.5, support: 0.25, research: 0.25}, match: {api_key: key_vectors}}
   reserved: {split: by_usage, among: [support, search], otherwise: platform, match: {api_key: key_reserved}}
+policies:
+  - {match: {category: tax}, policy: central, team: platform}
+  - {match: {category: usage, line_item: "*"}, policy: user}
 """
 MODELS_ONLY = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
 
@@ -179,7 +183,11 @@ def test_a_deleted_service_names_its_amount(edited):
 
 def test_rules_that_own_nothing(edited):
     idle = {(rule.rule, rule.is_new): rule.cost_before_usd for rule in edited.comparison.idle_rules}
-    assert idle == {("labs", False): Decimal("2.5") * 2 + Decimal("1.25"), ("idle", True): None}
+    assert idle == {
+        ("labs", False): Decimal("2.5") * 2 + Decimal("1.25"),
+        ("idle", True): None,
+        ("policy:{category: tax}", True): None,
+    }
 
 
 def test_identities_that_get_an_owner_or_lose_it(edited):
@@ -225,7 +233,7 @@ def test_json_has_all_digits_and_no_commands(edited):
         if (row["month"], row["team"]) == ("2026-09-01", "search")
     ]
     assert september == "13.769999999999"
-    assert len(said["warnings"]) == 3
+    assert len(said["warnings"]) == 4
 
 
 def test_a_map_of_strangers_cannot_speak_to_the_runner_or_the_terminal(tmp_path):

@@ -421,6 +421,8 @@ def october(tmp_path_factory) -> Books:
     books.charge(date(2026, 10, 29), "acme", "1", model="gpt-4o", meter="input")
     books.used(date(2026, 10, 29), "acme", "key", model="no-such-model", input_tokens=1000)
     books.used(day, "nobody bills", "key", model="no-such-model", input_tokens=1000)
+    # one of which no bill was ever seen, although its provider's bills are pulled
+    books.used(day, "new", "key", model="gpt-4o", input_tokens=4 * M)
     # an account that has no name
     books.used(day, None, "key", model="gpt-4o", input_tokens=2 * M)
     books.charge(date(2026, 10, 29), None, "1")
@@ -442,6 +444,8 @@ def test_what_may_still_move_is_a_doubt(october):
     ]
     assert closing.doubts_of_build(october.lake.published, month) == [
         "openai acme: no bill yet for 2026-10-30; 2.50 USD are estimated",
+        "openai new: no bill yet for 2026-10-30; 10.00 USD are estimated",
+        "openai nobody bills: no bill yet for 2026-10-30; 0.00 USD are estimated",
         "openai: no bill yet for 2026-10-30; 5.00 USD are estimated",
         "1 allocations have no price and no bill; `fct_cost_allocations` has them",
     ]

@@ -122,6 +122,13 @@ MISTAKES = {
         f"costs: [{COST}, day: 2026-10-01, category: credit, unit: seats}}]",
         ["costs.0: Value error, `quantity` and `unit` need each other; a credit is a negative amount"],
     ),
+    "the last day there is": (
+        f"costs: [{COST}, day: 9999-12-31}}, {COST}, day: 9999-12-31}}]",
+        [
+            "costs.0: Value error, `day: 9999-12-31` has no end",
+            "costs.1: Value error, `day: 9999-12-31` has no end",
+        ],
+    ),
     "a negative tax": (
         "costs: [{name: A, provider: b, amount: -1, category: tax, day: 2026-10-01}]",
         ["costs.0: Value error, a tax is a positive amount; what lowers a bill is a credit or an adj"],

@@ -85,12 +85,17 @@ def random_pots() -> Iterator[tuple[str, list[tuple[date, Decimal]], list[tuple[
 
 
 POTS = list(random_pots())
+UNBILLED_POTS = [
+    (f"{account}, unbilled", bought, [(day, whole) for day, amount in used if (whole := amount // 1) > 0])
+    for account, bought, used in POTS[::3]
+]
 COSTS += [
     {
-        **{"name": f"Credits of {account} {n}", "provider": "cohere", "amount": str(amount), "day": day},
-        "prepaid": {"provider": "cohere", "account": account},
+        **{"name": f"Credits of {account} {n}", "provider": provider, "amount": str(amount), "day": day},
+        "prepaid": {"provider": provider, "account": account},
     }
-    for account, bought, _ in POTS
+    for provider, pots in (("cohere", POTS), ("openai", UNBILLED_POTS))
+    for account, bought, _ in pots
     for n, (day, amount) in enumerate(bought)
 ]
 PERCENTAGES = [
@@ -167,6 +172,11 @@ def books(tmp_path_factory) -> Books:
         for day, amount in used:
             books.charge(day, account, str(amount), provider="cohere", api_key_id="key_bot")
 
+    for account, _, used in UNBILLED_POTS:
+        for day, amount in used:
+            tokens = int(amount) * 400_000
+            books.used(day, account, "key_bot", provider="openai", model="gpt-4o", input_tokens=tokens)
+
     books.pull(Days(FIRST, date(2026, 10, 6)))
     built = books.build(written(books.home, WITH_THE_OLD_TEAM), *ALLOCATED)
     assert built.returncode == 0, built.stdout[-4000:]
@@ -241,6 +251,28 @@ def test_any_credits_are_drawn_as_by_hand(books, account, bought, used) -> None:
         f"Credits of {account} _ (drawdown)",
     )
     assert dict(rows) == drawn_by_hand(bought, used)
+
+
+@pytest.mark.parametrize(("account", "bought", "used"), UNBILLED_POTS)
+def test_any_credits_are_drawn_by_usage_that_no_line_bills_and_the_rest_is_estimated(
+    books, account, bought, used
+) -> None:
+    """2.50 USD for a million tokens, as a bill of the same amounts would say."""
+    drawn = drawn_by_hand(bought, used)
+    assert drawn == dict(
+        books.query(
+            "select usage_date, sum(cost_usd) from fct_cost_allocations "
+            "where account_id = ? and cost_basis = 'billed' group by all having sum(cost_usd) <> 0",
+            account,
+        )
+    )
+    ((everything,),) = books.query(
+        "select sum(cost_usd) from fct_cost_allocations where account_id = ? or line_item like ?",
+        account,
+        f"Credits of {account} %",
+    )
+    paid = sum(amount for _, amount in bought)
+    assert everything == paid + sum(amount for _, amount in used) - sum(drawn.values())
 
 
 def test_credits_of_an_account_and_a_currency_are_drawn_by_it_alone(books) -> None:

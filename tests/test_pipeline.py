@@ -165,7 +165,7 @@ def test_running_again_changes_nothing_and_readers_see_no_failure(pulled):
     stop, failures, reads = threading.Event(), [], []
 
     def read_in_a_loop() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.3):
             try:
                 reads.append(pulled.query("select sum(cost_usd) from chargeback_by_team"))
             except duckdb.Error as error:

@@ -408,7 +408,7 @@ def bills(state: State) -> dict[str, Decimal]:
     return sums
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(
         st.tuples(st.dictionaries(coordinates, charges), st.dictionaries(coordinates, usages)),

@@ -97,8 +97,10 @@ class Browser:
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text, Keys.ENTER)
 
-    def count(self, selector: str) -> int:
-        return len(self._driver.find_elements(By.CSS_SELECTOR, selector))
+    def sees_so_many(self, number: int, selector: str) -> None:
+        WebDriverWait(self._driver, SECONDS).until(
+            lambda driver: len(driver.find_elements(By.CSS_SELECTOR, selector)) == number, selector
+        )
 
     def _find(self, path: str):
         return WebDriverWait(self._driver, SECONDS).until(
@@ -140,7 +142,7 @@ def test_the_graph_leads_from_the_sources_to_the_marts(browser):
 def test_the_schedules_are_on(browser):
     browser.open("/automation")
     browser.sees("daily_openai", "daily_anthropic", "daily_gateway", "follow", "At 05:00 AM UTC")
-    assert browser.count("input[type=checkbox]:checked") == 4
+    browser.sees_so_many(4, "input[type=checkbox]:checked")
 
 
 @pytest.mark.slow

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import duckdb
 import obstore
@@ -31,6 +30,7 @@ from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import COLUMNS
 from dagster_project.sources import _listed
+from dagster_project.sources._endings import DAMAGED, NOT_JSON, fault_of_gzip, fault_of_text
 from dagster_project.sources._listed import GROWING, Growing, Listed, Pieces
 
 MANIFEST = "files.json"
@@ -41,7 +41,6 @@ USUAL_RECORD, LARGEST_RECORD = 16 * 2**20, 256 * 2**20
 logs that were found to need it (images in a request), and for one thread."""
 
 GZIP = ".gz"
-CUT_OFF = "the file cannot be read to its end: it is gone, damaged, cut off, or not yours to read"
 REMEDY = "Nothing was taken from any file. Have it delivered again, or take the file out of `path`."
 
 _VARIABLES: Mapping[str, str] = {
@@ -143,13 +142,14 @@ def extract(
   {projection}
 ) to {Literal(str(target))} (format parquet)"""
     with _objects_readable(connection, files), ThreadPoolExecutor(1) as beside:
-        damaged = beside.submit(_damaged, files)  # The engine inflates without a look at the checksum.
+        overlooked = beside.submit(_overlooked, files)
         try:
             _copy_listed(connection, copy, files)
         except duckdb.Error as error:
             raise _unreadable(source, connection, files, error) from None
-        if (file := damaged.result()) is not None:
-            raise SourceError(source, CUT_OFF, where=file, remedy=REMEDY)
+        if (found := overlooked.result()) is not None:
+            file, what = found
+            raise SourceError(source, what, where=file, remedy=REMEDY)
 
 
 def completed(records: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
@@ -218,7 +218,7 @@ def _unreadable(
         # Of malformed text the engine tells the number after the one it stopped at.
         number = int(place["number"]) - malformed
         unit = "line" if place["unit"] == "line" else "record"
-        what = "this is not JSON, or only a part of it" if malformed else "a field has an unexpected type"
+        what = NOT_JSON if malformed else "a field has an unexpected type"
         return SourceError(source, what, where=f"{place['file']}:{number} ({unit} {number})", remedy=REMEDY)
     file = max((file for file in files if file in text), key=len, default=None)
     if file is None and isinstance(error, duckdb.IOException):
@@ -226,7 +226,7 @@ def _unreadable(
     if file is None:
         return error
     is_long = "maximum_object_size" in text
-    what = f"a record is longer than {LARGEST_RECORD} bytes" if is_long else CUT_OFF
+    what = f"a record is longer than {LARGEST_RECORD} bytes" if is_long else DAMAGED
     return SourceError(source, what, where=file, remedy=REMEDY)
 
 
@@ -243,27 +243,25 @@ def _unreadable_alone(connection: duckdb.DuckDBPyConnection, files: Iterable[str
     return None
 
 
-def _damaged(files: Iterable[str]) -> str | None:
-    """The first gzip on disk that breaks its own checksum, or is not there any more."""
-    for file in files:
-        if file.endswith(GZIP) and _OBJECT.fullmatch(file) is None:
-            try:
-                with Path(file).open("rb") as opened:
-                    if not _is_whole(opened):
-                        return file
-            except OSError:
-                return file
-    return None
-
-
-def _is_whole(zipped: BinaryIO) -> bool:
-    with gzip.open(zipped) as inflated:
+def _overlooked(files: Mapping[str, int]) -> tuple[str, str] | None:
+    """The first file on disk that has a fault which the engine overlooks, and the fault. What is written to
+    now may end anywhere.
+    """
+    for file, size in files.items():
+        if file.endswith(".zst") or _OBJECT.fullmatch(file) is not None:
+            continue
         try:
-            while inflated.read(2**18):
-                pass
-        except (gzip.BadGzipFile, EOFError, zlib.error):
-            return False
-    return True
+            with Path(file).open("rb") as opened:
+                fault = (
+                    fault_of_gzip(opened)
+                    if file.endswith(GZIP)
+                    else fault_of_text(partial(_listed.bytes_of, Path(file)), size)
+                )
+        except OSError:
+            fault = DAMAGED
+        if fault and not _listed.grown({file: size}):
+            return file, fault
+    return None
 
 
 def _fixed_folder(place: Path) -> Path | None:
@@ -337,15 +335,24 @@ class _Objects(Listed):
     def open(self, path: str, mode: str = "rb", **_: Any) -> Pieces:
         size = self._sizes[path]
         if size > SMALL_OBJECT:
+            if not path.endswith((GZIP, ".zst")):
+                self._refuse(path, fault_of_text(partial(self._bytes, path), size))
             return Pieces(size, lambda start, end: self._bytes(path, start, end))
         position = self._position[path]
         for name in self._names[position : position + OBJECTS_AHEAD]:
             if name not in self._coming and self._sizes[name] <= SMALL_OBJECT:
                 self._coming[name] = self._pool.submit(self._bytes, name, 0, self._sizes[name])
         whole = self._coming.pop(path).result()
-        if path.endswith(GZIP) and not _is_whole(io.BytesIO(whole)):
-            raise OSError(f"{path}: its checksum is another")
+        if path.endswith(GZIP):
+            self._refuse(path, fault_of_gzip(io.BytesIO(whole)))
+        elif not path.endswith(".zst"):
+            self._refuse(path, fault_of_text(lambda start, end: whole[start:end], size))
         return Pieces(size, lambda start, end: whole[start:end])
+
+    @staticmethod
+    def _refuse(path: str, fault: str | None) -> None:
+        if fault is not None:
+            raise OSError(f"{path}: {fault}")
 
     def _bytes(self, name: str, start: int, end: int) -> bytes:
         found = _OBJECT.fullmatch(name)

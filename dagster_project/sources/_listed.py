@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import get_ident
 from typing import Any
 
 from fsspec import AbstractFileSystem
+
+from dagster_project.sources._endings import end_of_lines
 
 GROWING = "growing://"
 """Before the path of a local file, for the engine to ask Growing for it."""
@@ -47,12 +50,15 @@ class Growing(Listed):
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         """`sizes` are those of the listing, by path."""
-        ends = {f"{GROWING}{file}": _end_of_lines(Path(file), size) for file, size in sizes.items()}
+        ends = {
+            f"{GROWING}{file}": end_of_lines(partial(bytes_of, Path(file)), size)
+            for file, size in sizes.items()
+        }
         super().__init__(GROWING.removesuffix("://"), ends)
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> Pieces:
         file = Path(path.removeprefix(GROWING))
-        return Pieces(self._sizes[path], lambda start, end: _bytes(file, start, end))
+        return Pieces(self._sizes[path], lambda start, end: bytes_of(file, start, end))
 
 
 class Pieces(io.RawIOBase):
@@ -95,18 +101,8 @@ def grown(files: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def _end_of_lines(file: Path, size: int) -> int:
-    """The place after the last line break among the first `size` bytes."""
-    end = size
-    while end > 0:
-        start = max(end - 2**20, 0)
-        if (found := _bytes(file, start, end).rfind(b"\n")) >= 0:
-            return start + found + 1
-        end = start
-    return 0
-
-
-def _bytes(file: Path, start: int, end: int) -> bytes:
+def bytes_of(file: Path, start: int, end: int) -> bytes:
+    """Those from one place to another, as far as there are any."""
     with file.open("rb") as opened:
         opened.seek(start)
         return opened.read(max(end - start, 0))

@@ -156,6 +156,7 @@ class Cost(Dated):
             self.day is not None and (self.valid_from or self.valid_to) is not None,
             "what is due on a `day` has no `from` and `until`",
         )
+        yield self.day == date.max, f"`day: {date.max}` has no end"
         yield self.every is not None and self.valid_from is None, f"`every: {self.every}` needs `from`"
         yield (self.quantity is None) != (self.unit is None), "`quantity` and `unit` need each other"
         yield self.category == "credit" and self.amount > 0, "a credit is a negative amount"

@@ -1,5 +1,4 @@
 -- One row per line by which prepaid credits are bought, and whose usage they are for (account null: any of the provider's).
-{{ config(materialized="view") }}
 select
     lines.*,
     prepaid.of_provider,
