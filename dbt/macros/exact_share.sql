@@ -24,16 +24,22 @@
     )::decimal(38, 12)
 {%- endmacro %}
 
-{# The whole part of (whole * x + plus) / total, for 0 <= x <= total. Divided in two steps of twelve digits each, as on
-   paper, because the product itself needs more digits than a HUGEINT has. #}
+{# The whole part of (whole * x + plus) / total, for 0 <= x <= total. Where the product may need more digits than a HUGEINT
+   has, it is divided in two steps of twelve digits each, as on paper: slow, and hardly ever needed. #}
 {% macro portion(whole, x, total, plus="0") -%}
     {%- set rest = "((" ~ whole ~ ") % (" ~ total ~ "))" -%}
     {%- set high = "(" ~ rest ~ " // 1000000000000 * (" ~ x ~ "))" -%}
     {%- set low = "(" ~ rest ~ " % 1000000000000 * (" ~ x ~ "))" -%}
+    {%- set ten_to_18 = "1000000000000000000" -%}
     (
-        ({{ whole }}) // ({{ total }}) * ({{ x }})
-        + {{ high }} // ({{ total }}) * 1000000000000
-        + ({{ high }} % ({{ total }}) * 1000000000000 + {{ low }} + {{ plus }}) // ({{ total }})
+        case
+            when ({{ whole }}) < {{ ten_to_18 }} and ({{ total }}) < {{ ten_to_18 }}
+                then (({{ whole }}) * ({{ x }}) + {{ plus }}) // ({{ total }})
+            else
+                ({{ whole }}) // ({{ total }}) * ({{ x }})
+                + {{ high }} // ({{ total }}) * 1000000000000
+                + ({{ high }} % ({{ total }}) * 1000000000000 + {{ low }} + {{ plus }}) // ({{ total }})
+        end
     )
 {%- endmacro %}
 

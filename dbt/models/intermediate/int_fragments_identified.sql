@@ -7,6 +7,20 @@ with deciding as (
     from {{ source("lake", "ownership_conditions") }}
 ),
 
+-- Only what some selector asks for, so that identities stay few.
+requests as (
+    select
+        groups.*,
+        case
+            when groups.tags is not null
+                then map_from_entries(
+                    list_filter(map_entries(groups.tags), lambda tag: list_contains(deciding.tag_keys, tag.key)) -- noqa: RF01
+                )
+        end as deciding_tags
+    from {{ ref("int_request_groups") }} as groups
+    cross join deciding
+),
+
 identified as (
     select
         fragments.*,
@@ -17,19 +31,12 @@ identified as (
         requests.gateway_team_name,
         requests.gateway_user,
         requests.tags,
-        -- only what some selector asks for, so that identities stay few
         case when deciding.has_model then fragments.model end as deciding_model,
         case when deciding.has_line_item then fragments.line_item end as deciding_line_item,
-        case
-            when requests.tags is not null
-                then map_from_entries(
-                    list_filter(map_entries(requests.tags), lambda tag: list_contains(deciding.tag_keys, tag.key)) -- noqa: RF01
-                )
-        end as deciding_tags
+        requests.deciding_tags
     from {{ ref("int_fragments_cut") }} as fragments
     cross join deciding
-    left join {{ ref("int_request_groups") }} as requests
-        on fragments.request_group_id = requests.request_group_id
+    left join requests on fragments.request_group_id = requests.request_group_id
 )
 
 select

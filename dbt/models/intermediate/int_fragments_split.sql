@@ -1,4 +1,5 @@
 -- One row per fragment and team: fragments of split services are divided between the teams of the split, exactly.
+{{ config(materialized="view") }}
 select
     fragments.* exclude (is_split, otherwise_team, owner_valid_from, split_driver, split_period, split_period_start),
     1::decimal(18, 12) as split_share,
