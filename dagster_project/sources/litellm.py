@@ -18,49 +18,35 @@ Facts about the numbers, seen in records of 1.106 and 1.80:
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import duckdb
 from duckdb import ConstantExpression as Literal
-from pydantic import AfterValidator, model_validator
 
 from dagster_project.days import Days
-from dagster_project.errors import SourceError
 from dagster_project.records import MONEY, Kind
-from dagster_project.settings import GatewayEntry, SecretReference, Text
-from dagster_project.sources import Name, Parsed, _files, _listed, _postgres, _routes, _tags
+from dagster_project.sources import Parsed, _files, _postgres, _routes, _tags
+from dagster_project.sources._request_log import (
+    LARGEST,
+    LOGGED,
+    Listing,
+    LogEntry,
+    RequestLog,
+    instant,
+    lookup,
+    unless_within,
+)
 
 KINDS: tuple[Kind, ...] = ("request",)
 RESTATES_DAYS = 3
 KEEPS_RAW = False
 
-TABLE = "LiteLLM_SpendLogs"
-TEAMS = "LiteLLM_TeamTable"
-TEAM_LISTING = "teams.ndjson.gz"
 
-LARGEST = 10**12
-"""Tokens or USD of a record: what is above is no count, or in another unit. A batch is one record."""
-
-
-class Entry(GatewayEntry):
-    """A LiteLLM proxy: exactly one of the two says where its log is."""
-
-    path: Annotated[Text, AfterValidator(_files.check)] | None = None
-    """A glob of NDJSON, JSON or JSON-array files, `.gz` and `.zst` too, on disk or in an object store;
-    `{date:%Y-%m-%d}` where a folder or file is named for its day. LiteLLM may put a team's folder before the
-    day's, but not for keys without a team: `s3://bucket/prefix/**/{date:%Y-%m-%d}/*.json`."""
-    database_url: SecretReference | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Entry:
-        if (self.path is None) == (self.database_url is None):
-            raise ValueError("give either `path` or `database_url`")
-        return self
+class Entry(LogEntry):
+    """A LiteLLM proxy. It may put a team's folder before the day's, but not for keys without a team:
+    `path: s3://bucket/prefix/**/{date:%Y-%m-%d}/*.json`.
+    """
 
 
 _USAGE = """STRUCT(
@@ -120,19 +106,6 @@ COLUMNS: Mapping[str, str] = {
 they are cast exactly; what callers fill stays JSON because it may be anything.
 """
 
-_REQUIRED_COLUMNS = frozenset(
-    {
-        "request_id",
-        "startTime",
-        "endTime",
-        "model",
-        "api_key",
-        "prompt_tokens",
-        "completion_tokens",
-        "spend",
-        "metadata",
-    }
-)
 _METADATA_MEMBERS: Mapping[str, tuple[str, ...]] = {
     "user_api_key_alias": (),
     "user_api_key_team_id": (),
@@ -150,12 +123,6 @@ _METADATA_MEMBERS: Mapping[str, tuple[str, ...]] = {
     "additional_usage_values": (),
 }
 """What leaves the database of the table's `metadata`, and of its members where only some of them may."""
-
-NOT_KNOWN = (
-    "It is neither a SpendLogs row nor a StandardLoggingPayload of a version known here; nothing was taken."
-)
-_PLAIN_ID = re.compile(r"[\w.:-]{1,100}")
-"""Ids are the gateway's or the caller's: what is no plain one is not quoted."""
 
 _NOT_TAGS = (
     "headers",
@@ -186,9 +153,6 @@ _PROVIDERS: Mapping[str, str] = {
     **{name: name for name in ("openai", "anthropic", "azure", "cohere", "mistral", "openrouter")},
 }
 """LiteLLM's names of who serves, and who bills; a name that is not here bills under itself."""
-
-_LOGGED = ("timestamp '2000-01-01'", "timestamp '2100-01-01'")
-"""Instants of requests: milliseconds since 1970, and a clock that was never set, are none."""
 
 _DETAILS = (
     "cache_read_tokens",
@@ -228,73 +192,25 @@ _OPERATIONS: Mapping[str, str] = {
 
 
 def fetch(entry: Entry, days: Days, raw: Path) -> None:
-    """Of files only the list is written, because they hold prompts; of the table the rows that ended in
-    `days`, without any column or JSON member that could hold text of a request.
+    """Of files only the list; of the table the rows that ended in `days`, without any column or JSON member
+    that could hold text of a request.
 
     Raises SourceError when there is no file, or the table cannot be read.
     """
-    if entry.database_url is None:
-        assert entry.path is not None
-        _files.write_manifest(_files.find(entry.name, entry.path, days), raw)
-        return
-    rows = raw / "rows.ndjson.gz"
-    with _postgres.table(entry.name, entry.database_url.value(entry.name), TABLE) as table:
-        table.require(_REQUIRED_COLUMNS)
-        table.write_lines(_rows_query(table, days), rows)
-        if (teams := table.beside(TEAMS, {"team_id", "team_alias"})) is not None:
-            listed = f"select team_id, team_alias from {teams} order by team_id"
-            table.write_lines(
-                f"select row_to_json(team)::text as line from ({listed}) as team", raw / TEAM_LISTING
-            )
-    _files.write_manifest({str(rows): rows.stat().st_size}, raw)
+    LOG.fetch(entry, days, raw)
 
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Raises SourceError naming file and line of what is no JSON, or file and field of what is no record."""
-    connection.execute("set TimeZone = 'UTC'")  # A time without a zone is UTC in both shapes.
-    staged = raw / "requests.parquet"
-    files = _files.read_manifest(raw)
-    try:
-        _files.extract(entry.name, connection, files, COLUMNS, _projection(entry), staged)
-    except SourceError as error:
-        if entry.path is not None:
-            raise
-        raise SourceError(
-            entry.name, f"a row cannot be understood ({error.what})", where=f"table {TABLE}", remedy=NOT_KNOWN
-        ) from None
-    counts = _counts(entry, connection, staged)
-    records = connection.sql(f"from read_parquet({Literal(str(staged))}) where broken is null")
-    gone = _files.days_without_files(entry.path, days, files) if entry.path else ()
-    return Parsed({"request": _files.completed(records)}, counts, gone, _team_names(raw))
-
-
-def _team_names(raw: Path) -> list[Name]:
-    """What the gateway calls its teams now. Its older generations did not log it with the requests."""
-    listing = raw / TEAM_LISTING
-    if not listing.exists():
-        return []
-    with gzip.open(listing, "rt", encoding="utf-8") as lines:
-        return [Name("gateway_team", team["team_id"], team["team_alias"]) for team in map(json.loads, lines)]
-
-
-def _counts(entry: Entry, connection: duckdb.DuckDBPyConnection, staged: Path) -> dict[str, int]:
-    """Figures of the staged records. Raises SourceError when one lacks what each must have."""
-    lines, empty, clamped, first = connection.sql(f"""
-        select count(*), count(*) filter (broken = 'payload'), count(*) filter (has_negative_remainder),
-          min({{field: broken, file: file, id: broken_id}}) filter (broken <> 'payload')
-        from read_parquet({Literal(str(staged))})""").fetchall()[0]
-    if first is not None:
-        its_id = f"; its id is `{first['id']}`" if _PLAIN_ID.fullmatch(first["id"] or "") else ""
-        raise SourceError(
-            entry.name,
-            f"a record has no usable `{first['field']}`{its_id}",
-            where=f"table {TABLE}" if entry.path is None else first["file"].removeprefix(_listed.GROWING),
-            remedy=NOT_KNOWN,
-        )
-    if lines and lines == empty:
-        what = f"none of the {lines} records has an id"
-        raise SourceError(entry.name, what, where=entry.path or f"table {TABLE}", remedy=NOT_KNOWN)
-    return {"lost_payloads": empty, "negative_remainders": clamped}
+    staged = LOG.stage(entry, raw, connection, COLUMNS, _projection(entry))
+    staged_rows = f"from read_parquet({Literal(str(staged))})"
+    empty, clamped = connection.sql(
+        "select count(*) filter (broken = 'payload'), count(*) filter (has_negative_remainder) " + staged_rows
+    ).fetchall()[0]
+    counts = {"lost_payloads": empty, "negative_remainders": clamped}
+    records = connection.sql(f"{staged_rows} where broken is null")
+    gone = _files.days_without_files(entry.path, days, _files.read_manifest(raw)) if entry.path else ()
+    return Parsed({"request": _files.completed(records)}, counts, gone, list(LOG.names(raw)))
 
 
 def _rows_query(table: _postgres.Table, days: Days) -> str:
@@ -342,17 +258,17 @@ select
     when litellm_call_id is not null then litellm_call_id || ':' || status
     else id || ':' || status || ':' || "startTime"
   end as record_id,
-  {_instant('"startTime"')} as started_at,
-  {_instant('"endTime"')} as ended_at,
-  {_instant('"completionStartTime"')} as first_token_at,
+  {instant('"startTime"')} as started_at,
+  {instant('"endTime"')} as ended_at,
+  {instant('"completionStartTime"')} as first_token_at,
   {provider} as served_by,
-  {_lookup(_PROVIDERS, "served_by", "served_by")} as known_provider,
+  {lookup(_PROVIDERS, "served_by", "served_by")} as known_provider,
   case when starts_with(model, served_by || '/') then substr(model, length(served_by) + 2)
     else nullif(nullif(model, ''), 'unknown-model') end as model,
   coalesce(nullif(api_key, ''), metadata.user_api_key_hash) as key_hash,
   coalesce(nullif(team_id, ''), metadata.user_api_key_team_id) as gateway_team,
   coalesce(nullif("user", ''), metadata.user_api_key_user_id) as gateway_user,
-  {_lookup(_OPERATIONS | {f"a{name}": to for name, to in _OPERATIONS.items()}, "call_type", "'other'")}
+  {lookup(_OPERATIONS | {f"a{name}": to for name, to in _OPERATIONS.items()}, "call_type", "'other'")}
     as operation,
   lower(coalesce({_usage("service_tier")}, cost_breakdown.service_tier, metadata.cost_breakdown.service_tier,
     model_parameters.service_tier)) as tier,
@@ -469,12 +385,12 @@ select
     when own_id is null and started_at is null and cost is null and prompt_tokens is null then 'payload'
     when own_id is null then 'id'
     when status is null then 'status'
-    when {_unless_within("started_at", *_LOGGED)} then 'startTime'
-    when {_unless_within("ended_at", *_LOGGED)} then 'endTime'
-    when {_unless_within("prompt_tokens", "0", LARGEST)} then 'prompt_tokens'
-    when {_unless_within("completion_tokens", "0", LARGEST)} then 'completion_tokens'
+    when {unless_within("started_at", *LOGGED)} then 'startTime'
+    when {unless_within("ended_at", *LOGGED)} then 'endTime'
+    when {unless_within("prompt_tokens", "0", LARGEST)} then 'prompt_tokens'
+    when {unless_within("completion_tokens", "0", LARGEST)} then 'completion_tokens'
     when least({details}) < 0 or greatest({details}) > {LARGEST} then 'usage_object'
-    when cost is not null and {_unless_within("reported_cost", "0", LARGEST)} then 'spend or response_cost'
+    when cost is not null and {unless_within("reported_cost", "0", LARGEST)} then 'spend or response_cost'
   end as broken,
   case when broken is not null then own_id end as broken_id,
   input_rest < 0 or output_rest < 0 or reasoning_tokens > completion_tokens as has_negative_remainder
@@ -488,16 +404,24 @@ def _usage(*members: str) -> str:
     return f"coalesce({', '.join(f'{place}.{member}' for place in places for member in members)})"
 
 
-def _instant(text: str) -> str:
-    """UTC of epoch seconds or of ISO text; null when it is neither."""
-    return f"""case when contains({text}, ':') then try_cast({text} as timestamptz)::timestamp
-    else try(make_timestamp((try_cast({text} as decimal(20, 6)) * 1000000)::bigint)) end"""
-
-
-def _unless_within(value: str, least: object, most: object) -> str:
-    return f"coalesce({value} not between {least} and {most}, true)"
-
-
-def _lookup(table: Mapping[str, str], key: str, otherwise: str) -> str:
-    pairs = ", ".join(f"'{said}': '{meant}'" for said, meant in table.items())
-    return f"case when {key} is not null then coalesce(map {{{pairs}}}[{key}], {otherwise}) end"
+LOG = RequestLog(
+    table="LiteLLM_SpendLogs",
+    required=frozenset(
+        {
+            "request_id",
+            "startTime",
+            "endTime",
+            "model",
+            "api_key",
+            "prompt_tokens",
+            "completion_tokens",
+            "spend",
+            "metadata",
+        }
+    ),
+    rows=_rows_query,
+    # Its older generations did not log the team's name with the requests.
+    listing=Listing("gateway_team", "LiteLLM_TeamTable", "team_id", "team_alias"),
+    not_known="It is neither a SpendLogs row nor a StandardLoggingPayload of a version known here; "
+    "nothing was taken.",
+)

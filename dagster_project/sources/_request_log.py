@@ -1,0 +1,164 @@
+"""What the logs of gateways have in common: files or a table, names beside it, and records that are none."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import duckdb
+from duckdb import ConstantExpression as Literal
+from pydantic import AfterValidator, model_validator
+
+from dagster_project.days import Days
+from dagster_project.errors import SourceError
+from dagster_project.settings import GatewayEntry, SecretReference, Text
+from dagster_project.sources import Name, NamedKind, _files, _listed, _postgres
+
+LARGEST = 10**12
+"""Tokens or USD of a record: what is above is no count, or in another unit. A batch is one record."""
+
+LOGGED = ("timestamp '2000-01-01'", "timestamp '2100-01-01'")
+"""Instants of requests: milliseconds since 1970, and a clock that was never set, are none."""
+
+_PLAIN_ID = re.compile(r"[\w.:-]{1,100}")
+"""Ids are the gateway's or the caller's: what is no plain one is not quoted."""
+
+
+class LogEntry(GatewayEntry):
+    """A gateway: exactly one of the two says where its log is."""
+
+    path: Annotated[Text, AfterValidator(_files.check)] | None = None
+    """A glob of NDJSON, JSON or JSON-array files, `.gz` and `.zst` too, on disk or in an object store;
+    `{date:%Y-%m-%d}` where a folder or file is named for its day."""
+    database_url: SecretReference | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> LogEntry:
+        if (self.path is None) == (self.database_url is None):
+            raise ValueError("give either `path` or `database_url`")
+        return self
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table beside the log that says what a gateway calls its things now."""
+
+    kind: NamedKind
+    table: str
+    id: str
+    name: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.kind}.ndjson.gz"
+
+
+@dataclass(frozen=True)
+class RequestLog:
+    """One gateway's log: its table, what of it is read, and what is said of a record that is none."""
+
+    table: str
+    required: frozenset[str]
+    """Columns that every known generation of the table has."""
+    rows: Callable[[_postgres.Table, Days], str]
+    """The query of one JSON text per row of those days, without any text of a request."""
+    listing: Listing
+    not_known: str
+
+    def fetch(self, entry: LogEntry, days: Days, raw: Path) -> None:
+        """Of files only the list is written, because they may hold prompts; of the table its rows.
+
+        Raises SourceError when there is no file, or the table cannot be read.
+        """
+        if entry.database_url is None:
+            assert entry.path is not None
+            _files.write_manifest(_files.find(entry.name, entry.path, days), raw)
+            return
+        rows = raw / "rows.ndjson.gz"
+        with _postgres.table(entry.name, entry.database_url.value(entry.name), self.table) as table:
+            table.require(self.required)
+            table.write_lines(self.rows(table, days), rows)
+            said = self.listing
+            if (beside := table.beside(said.table, {said.id, said.name})) is not None:
+                listed = f'select "{said.id}" as id, "{said.name}" as name from {beside} order by 1'
+                table.write_lines(
+                    f"select row_to_json(listed)::text as line from ({listed}) as listed", raw / said.file
+                )
+        _files.write_manifest({str(rows): rows.stat().st_size}, raw)
+
+    def stage(
+        self,
+        entry: LogEntry,
+        raw: Path,
+        connection: duckdb.DuckDBPyConnection,
+        columns: Mapping[str, str],
+        projection: str,
+    ) -> Path:
+        """The Parquet file of what `projection` says of the log's `columns`. It has `file`, and `broken`,
+        which names the field that a record lacks (`payload` when it is none at all), with its `broken_id`.
+
+        Raises SourceError naming file and line of what is no JSON, or file and field of what is no record.
+        """
+        connection.execute("set TimeZone = 'UTC'")
+        staged = raw / "requests.parquet"
+        try:
+            _files.extract(entry.name, connection, _files.read_manifest(raw), columns, projection, staged)
+        except SourceError as error:
+            if entry.path is not None:
+                raise
+            raise SourceError(
+                entry.name,
+                f"a row cannot be understood ({error.what})",
+                where=f"table {self.table}",
+                remedy=self.not_known,
+            ) from None
+        self._refuse_broken(entry, connection, staged)
+        return staged
+
+    def names(self, raw: Path) -> Iterator[Name]:
+        """What the gateway called its things when they were pulled, where it has a listing."""
+        listing = raw / self.listing.file
+        if listing.exists():
+            with gzip.open(listing, "rt", encoding="utf-8") as lines:
+                for said in map(json.loads, lines):
+                    yield Name(self.listing.kind, said["id"], said["name"])
+
+    def _refuse_broken(self, entry: LogEntry, connection: duckdb.DuckDBPyConnection, staged: Path) -> None:
+        records, empty, first = connection.sql(f"""
+            select count(*), count(*) filter (broken = 'payload'),
+              min({{field: broken, file: file, id: broken_id}}) filter (broken <> 'payload')
+            from read_parquet({Literal(str(staged))})""").fetchall()[0]
+        table = f"table {self.table}"
+        if first is not None:
+            its_id = f"; its id is `{first['id']}`" if _PLAIN_ID.fullmatch(first["id"] or "") else ""
+            raise SourceError(
+                entry.name,
+                f"a record has no usable `{first['field']}`{its_id}",
+                where=table if entry.path is None else first["file"].removeprefix(_listed.GROWING),
+                remedy=self.not_known,
+            )
+        if records and records == empty:
+            what = f"none of the {records} records has an id"
+            raise SourceError(entry.name, what, where=entry.path or table, remedy=self.not_known)
+
+
+def instant(text: str) -> str:
+    """UTC of epoch seconds or of ISO text; null when it is neither."""
+    return f"""case when contains({text}, ':') then try_cast({text} as timestamptz)::timestamp
+    else try(make_timestamp((try_cast({text} as decimal(20, 6)) * 1000000)::bigint)) end"""
+
+
+def unless_within(value: str, least: object, most: object) -> str:
+    """Whether a value is missing, or outside of what it can be."""
+    return f"coalesce({value} not between {least} and {most}, true)"
+
+
+def lookup(table: Mapping[str, str], key: str, otherwise: str) -> str:
+    """What `table` says of `key`, null of null."""
+    pairs = ", ".join(f"'{said}': '{meant}'" for said, meant in table.items())
+    return f"case when {key} is not null then coalesce(map {{{pairs}}}[{key}], {otherwise}) end"
