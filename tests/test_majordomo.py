@@ -1,4 +1,4 @@
-"""The log of a Majordomo gateway: a whole real one against its exact totals, from a file and from PostgreSQL."""
+"""The log of a Majordomo gateway: a real one against its exact totals, from a file and from PostgreSQL."""
 
 from __future__ import annotations
 
