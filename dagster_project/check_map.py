@@ -255,17 +255,19 @@ def _idle(build: duckdb.DuckDBPyConnection, owners: OwnershipMap) -> list[Idle]:
         build.execute("select rule, sum(cost_usd) from before.allocations group by rule").fetchall()
     )
     known = {rule for (rule,) in build.execute("select rule from before.rules").fetchall()}
-    # What is shared works although tags decide, and a policy that leaves a line to its user.
+    # What is shared works although tags decide.
     useful = {
         rule
         for (rule,) in build.execute(
-            """
-            select rule from main.fct_cost_allocations
-            union
-            select rule from intermediate.int_identities_resolved where outcome = 'shared: tags decide'
-            union
-            select rule from intermediate.int_policies_matched where precedence = 1
-            """
+            "select rule from main.fct_cost_allocations union select rule "
+            "from intermediate.int_identities_resolved where outcome = 'shared: tags decide'"
+        ).fetchall()
+    }
+    # A policy may leave a line to its user.
+    matched = {
+        rule
+        for (rule,) in build.execute(
+            "select rule from intermediate.int_policies_matched where precedence = 1"
         ).fetchall()
     }
     places = {service.name: service.place for service in owners.services.values()}
@@ -275,7 +277,7 @@ def _idle(build: duckdb.DuckDBPyConnection, owners: OwnershipMap) -> list[Idle]:
     return [
         Idle(rule, place.row, rule not in cost_before, cost_before.get(rule))
         for rule, place in places.items()
-        if rule not in useful and (rule in cost_before or rule not in known | teams)
+        if rule not in useful and (rule in cost_before or rule not in known | teams | matched)
     ]
 
 

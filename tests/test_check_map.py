@@ -213,7 +213,7 @@ def test_a_warehouse_of_strangers_cannot_speak_to_the_runner_or_the_terminal(boo
     heard = heard_by_the_runner(told.stdout)
     assert [line.partition("::")[2].partition("::")[0] for line in heard] == [
         "warning title=ownership map"
-    ] * 3
+    ] * 4
     assert "pwned" not in "".join(heard)
     on_a_terminal = StringIO()
     check_map.show(edited, Console(file=on_a_terminal, width=120))
