@@ -144,9 +144,15 @@ def build() -> None:
     _tell_published()
 
 
-@app.command("sources")
-def list_sources() -> None:
+about_sources = typer.Typer(invoke_without_command=True)
+app.add_typer(about_sources, name="sources")
+
+
+@about_sources.callback()
+def list_sources(context: typer.Context) -> None:
     """List the configured sources with their last good day."""
+    if context.invoked_subcommand is not None:
+        return
     configured = sources.configured()
     if not configured:
         out.print(f"{escape(str(settings.sources_file()))} has no sources yet; add an entry.", soft_wrap=True)
@@ -169,6 +175,15 @@ def list_sources() -> None:
             str(last) if last else "never",
             str(missing) if last else "",
         )
+    out.print(table)
+
+
+@about_sources.command("types")
+def list_source_types() -> None:
+    """List every type of source that there is, and what can be learned from each."""
+    table = Table("type", "records", "tells", "reads")
+    for name, kinds, told, reads in sources.types():
+        table.add_row(name, kinds, told, escape(reads.replace("`", "")))
     out.print(table)
 
 

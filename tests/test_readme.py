@@ -41,6 +41,20 @@ def test_the_sources_are_valid(tmp_path, monkeypatch):
     assert found == ["openai", "anthropic", "gateway", "plans"]
 
 
+def types_of_sources() -> str:
+    rows = [("type", "records", "tells", "reads"), ("---",) * 4, *sources.types()]
+    return "\n".join(
+        f"| {' | '.join((f'`{name}`' if name in sources.modules() else name, *row))} |" for name, *row in rows
+    )
+
+
+def test_the_table_of_source_types_is_theirs():
+    assert types_of_sources() in README
+    listed = CliRunner().invoke(cli.app, ["sources", "types"])
+    assert listed.exit_code == 0, listed.output
+    assert all(name in listed.output for name in sources.modules())
+
+
 @pytest.fixture
 def readme_map(tmp_path: Path) -> Path:
     """The README's map: each of its blocks is a file."""

@@ -4,6 +4,8 @@ A source module is all that a new system needs, besides an entry in sources.yaml
 tests/fixtures. It defines
 
     KINDS           the kinds of record that it yields
+    TELLS           what can be learned from it: bill, usage, api key, caller, tags, reported cost
+    READS           what it reads, in one line of Markdown
     RESTATES_DAYS   how many of the last days may still change, so the daily run pulls them again
     KEEPS_RAW       whether what `fetch` wrote is kept under raw/ (never where a prompt could be in it)
     Entry           the model of its entry in sources.yaml
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cache
@@ -33,6 +35,11 @@ from dagster_project.days import Days
 from dagster_project.records import Kind
 
 Records = pl.DataFrame | duckdb.DuckDBPyRelation
+
+Told = Literal["bill", "usage", "api key", "caller", "tags", "reported cost"]
+"""What a source may tell: what a provider bills, and what it says was used; by which of its keys; who called
+a gateway, with which tags; and what the gateway thinks it cost.
+"""
 
 NamedKind = Literal["project", "api_key", "principal", "gateway_key", "gateway_team"]
 
@@ -65,6 +72,8 @@ class Parsed:
 
 class Module(Protocol):
     KINDS: tuple[Kind, ...]
+    TELLS: tuple[Told, ...]
+    READS: str
     RESTATES_DAYS: int
     KEEPS_RAW: bool
     Entry: type[settings.Entry]
@@ -113,6 +122,17 @@ def modules() -> Mapping[str, Module]:
         for info in pkgutil.iter_modules(__path__)
         if not info.name.startswith("_")
     }
+
+
+def types() -> Iterator[tuple[str, str, str, str]]:
+    """Every type of source: its name, the kinds of its records, what it tells, and what it reads."""
+    for name, module in modules().items():
+        yield (
+            name,
+            ", ".join(f"{kind}s" if kind != "usage" else kind for kind in module.KINDS),
+            ", ".join(module.TELLS),
+            module.READS,
+        )
 
 
 def load_settings() -> settings.Settings:

@@ -19,6 +19,9 @@ from dagster_project.errors import SourceError
 from dagster_project.settings import GatewayEntry, SecretReference, Text
 from dagster_project.sources import Name, NamedKind, _files, _listed, _postgres
 
+FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, gz, zst)"
+"""What a `path` may be, in Markdown."""
+
 LARGEST = 10**12
 """Tokens or USD of a record: what is above is no count, or in another unit. A batch is one record."""
 

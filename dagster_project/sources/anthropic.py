@@ -28,6 +28,8 @@ from dagster_project.sources import NamedKind, Parsed, _buckets, _http, _pages
 from dagster_project.sources._buckets import Bucket, Control, Record, count
 
 KINDS = ("charge", "usage")
+TELLS = ("bill", "usage", "api key")
+READS = "cost and messages usage reports, workspaces and keys, with control totals"
 KEEPS_RAW = True
 RESTATES_DAYS = 7
 """Both reports are complete within minutes, seldom later; a week also covers an outage."""

@@ -43,6 +43,11 @@ from dagster_project.ownership import Condition
 from dagster_project.sources import Parsed
 
 KINDS = ("charge",)
+TELLS = ("bill",)
+READS = (
+    "seats, plans, prepaid credits, provisioned capacity, and percentages such as a gateway's fee, dated in "
+    "sources.yaml"
+)
 KEEPS_RAW = False
 RESTATES_DAYS = 3
 """Only the configuration can change; three days let an edit show without a command."""

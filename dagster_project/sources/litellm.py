@@ -28,6 +28,7 @@ from dagster_project.days import Days
 from dagster_project.records import MONEY, Kind
 from dagster_project.sources import Parsed, _files, _postgres, _routes, _tags
 from dagster_project.sources._request_log import (
+    FILES,
     LARGEST,
     LOGGED,
     Listing,
@@ -39,6 +40,8 @@ from dagster_project.sources._request_log import (
 )
 
 KINDS: tuple[Kind, ...] = ("request",)
+TELLS = ("caller", "tags", "reported cost")
+READS = f"StandardLoggingPayload or SpendLogs {FILES}, or the `LiteLLM_SpendLogs` table in PostgreSQL"
 RESTATES_DAYS = 3
 KEEPS_RAW = False
 

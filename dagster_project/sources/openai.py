@@ -29,6 +29,8 @@ from dagster_project.sources import NamedKind, Parsed, _buckets, _http, _pages
 from dagster_project.sources._buckets import Bucket, Control, Record, count, count_if_any
 
 KINDS = ("charge", "usage")
+TELLS = ("bill", "usage", "api key")
+READS = "costs, every usage report, projects (archived too) and keys, with control totals"
 KEEPS_RAW = True
 RESTATES_DAYS = 35
 """A day's cost may move until its month is invoiced, some days into the next month."""
