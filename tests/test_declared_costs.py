@@ -62,6 +62,16 @@ COSTS = [
         **{"from": FIRST, "until": FIFTH},
         "capacity": {"tokens_per_day": 4 * M, "service_tier": "provisioned", "model": "gpt-4o*"},
     },
+    # credits beside a capacity of the same model
+    {
+        **{"name": "Provisioned", **OPENAI, "account": "both", "amount": "1", "every": "day"},
+        **{"from": FIRST, "until": SECOND},
+        "capacity": {"tokens_per_day": 4 * M, "service_tier": "provisioned"},
+    },
+    {
+        **{"name": "Credits of both", **OPENAI, "amount": "10", "day": FIRST},
+        "prepaid": {**OPENAI, "account": "both"},
+    },
     {
         **{"name": "Seats", "provider": "openai", "amount": "1.00", "quantity": 3, "unit": "seats"},
         **{"every": "day", "from": SECOND, "until": THIRD},
@@ -145,6 +155,9 @@ def books(tmp_path_factory) -> Books:
     books.used(SECOND, "topped up", None, model="nobody prices it", provider="openai", input_tokens=M)
     books.used(SECOND, "dollars", "key_bot", input_tokens=M, **topped)
     books.used(THIRD, "dollars", "key_bot", input_tokens=M, **topped)
+
+    books.used(FIRST, "both", "key_cron", input_tokens=4 * M, service_tier="provisioned", **topped)
+    books.used(FIRST, "both", "key_bot", input_tokens=M, **topped)
 
     # 1.00 a day for 4 million tokens: 1 of gpt-4o and 0.5 of its mini; just others; 2 and 4; nothing
     ptu = {"provider": "openai", "service_tier": "provisioned"}
@@ -326,6 +339,11 @@ def test_credits_that_are_all_the_bill_there_is_are_paid_once(books) -> None:
     # nothing is left of what was bought first
     assert by_team(books, "line_item like 'Credits to top up%'") == {"platform": "0"}
     assert by_team(books, "line_item like 'Credits of more%'") == {"platform": "0.5"}
+
+
+def test_credits_are_not_drawn_by_what_a_capacity_pays(books) -> None:
+    assert by_team(books, "account_id = 'both'") == {"search": "1", "support": "2.5"}
+    assert by_team(books, "line_item like 'Credits of both%'") == {"platform": "7.5"}
 
 
 def test_a_capacity_is_paid_by_who_used_it_and_the_rest_is_idle(books) -> None:

@@ -70,6 +70,7 @@ def test_every_field_that_holds_a_secret_is_a_reference_to_the_environment():
     assert found == {
         "anthropic.api_key": {settings.Secret},
         "litellm.database_url": {settings.SecretReference},
+        "majordomo.database_url": {settings.SecretReference},
         "openai.api_key": {settings.Secret},
     }
 
@@ -334,7 +335,7 @@ def test_old_request_records_go_and_all_else_stays(books):
         others(books),
         {d: books.lake.records("request", "gateway", d).read_bytes() for d in KEPT},
     )
-    retention.honour(books.lake, FIVE, TODAY)
+    assert retention.honour(books.lake, FIVE, TODAY) == (0, len(DAYS) - len(KEPT))
     assert requests(books) == dict.fromkeys(KEPT, 30)
     assert others(books) == before
     assert {day: books.lake.records("request", "gateway", day).read_bytes() for day in KEPT} == recent
@@ -344,7 +345,7 @@ def test_old_request_records_go_and_all_else_stays(books):
     assert duckdb.sql(columns.format(old)).fetchall() == duckdb.sql(columns.format(new)).fetchall()
     assert files_with(books.home / "lake" / "rollups", ["whose-it-is"]) == []
     again = digests(books.home)
-    retention.honour(books.lake, FIVE, TODAY)
+    assert retention.honour(books.lake, FIVE, TODAY) == (0, 0)
     assert digests(books.home) == again
     assert_nothing_left(books.home)
 

@@ -26,6 +26,7 @@ from packaging.version import Version
 from dagster_project import coverage, markdown, retention, settings, sources, verdicts, warehouse
 from dagster_project.defs.knowledge import FOLLOWS
 from dagster_project.lake import Lake
+from dagster_project.terminal import counted
 
 # dbt's profile and sources read the folder from the environment.
 os.environ.setdefault("CHARGEBACK_HOME", str(settings.home()))
@@ -118,7 +119,12 @@ parse_dbt_project()
 def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     lake = Lake.of_environment()
     configured = sources.load_settings()
-    retention.honour(lake, configured.retention, datetime.now(UTC).date())
+    forgotten = retention.honour(lake, configured.retention, datetime.now(UTC).date())
+    if any(forgotten):
+        context.log.info(
+            f"forgotten, as `retention` says: the answers of {counted(forgotten.answers, 'pull')}, and the "
+            f"request records of {counted(forgotten.days_of_requests, 'day')}"
+        )
     warehouse.prepare(lake, configured)
     # Unit tests are about the models, not about the data. Events are collected before they are passed
     # on, because the file can be asked for counts only when dbt has let go of it.

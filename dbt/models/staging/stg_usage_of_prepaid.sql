@@ -2,9 +2,7 @@
 -- has billed usage of the account since they were bought, and no declared capacity is for it. At our prices, in USD and in
 -- the currency of the credits, at the rate of their first purchase.
 {{ config(materialized="table") }}
-{% set identity = [
-    "usage_date", "provider", "account_id", "model", "model_key", "meter", "service_tier", "context_tier"
-] %}
+{% set identity = ["usage_date", "provider", "account_id", "model", "model_key", "meter", "context_tier"] %}
 with pots as (
     select
         of_provider,
@@ -20,6 +18,8 @@ with pots as (
 rated as (
     select
         usage.{{ identity | join(", usage.") }},
+        -- said, lest the line pays for another tier, which a capacity may have paid
+        coalesce(usage.service_tier, 'standard') as service_tier,
         sum({{ rated("usage.quantity", "prices.usd_per_unit") }}) as rated_cost
     from {{ ref("stg_usage") }} as usage
     inner join {{ ref("int_prices") }} as prices
@@ -67,5 +67,6 @@ where
 -- credits of an account are drawn before those of its provider as a whole
 qualify
     row_number() over (
-        partition by rated.{{ identity | join(", rated.") }} order by pots.of_account nulls last, pots.currency
+        partition by rated.{{ identity | join(", rated.") }}, rated.service_tier
+        order by pots.of_account nulls last, pots.currency
     ) = 1
