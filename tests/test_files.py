@@ -81,6 +81,12 @@ def test_every_form_of_file(tmp_path: Path) -> None:
     (tmp_path / "unended.log").write_text(lines.rstrip(), encoding="utf-8")
     (tmp_path / "array.json").write_text('[{"n": 1},\n{"n": 2}]', encoding="utf-8")
     (tmp_path / "array of lines.json").write_text('[\n{"n": 1},\n{"n": 2}\n]\n', encoding="utf-8")
+    (tmp_path / "closed on its last line.json").write_text(
+        '[{"n": 1}, {\n"n": 2, "unread":\n{"deep": []}}]', encoding="utf-8"
+    )
+    (tmp_path / "closed after a member.json").write_text(
+        '{"n":\n1}\n{"unread": 0,\n"n": 2}', encoding="utf-8"
+    )
     (tmp_path / "indented.json").write_text('{\n  "n": 1\n}\n{\n  "n": 2\n}', encoding="utf-8")
     (tmp_path / "lines.ndjson.gz").write_bytes(gzip.compress(lines.encode()))
     (tmp_path / "array.json.gz").write_bytes(gzip.compress(b'[{"n": 1}, {"n": 2}]'))
@@ -90,10 +96,10 @@ def test_every_form_of_file(tmp_path: Path) -> None:
         values = "select unnest([1, 2]) as n"
         engine.execute(f"copy ({values}) to '{tmp_path}/lines.json.zst' (format json, compression zstd)")
     files = _files.find("gateway", f"{tmp_path}/*.*", DAY)
-    assert len(files) == 10
+    assert len(files) == 12
     for file in files:
         assert read_one(Path(file)) == [1, 2], file
-    assert read(files, tmp_path / "all.parquet") == [1] * 10 + [2] * 10
+    assert read(files, tmp_path / "all.parquet") == [1] * 12 + [2] * 12
 
 
 def test_an_empty_file_holds_nothing(tmp_path: Path) -> None:

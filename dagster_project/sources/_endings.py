@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -17,6 +16,8 @@ BLOCK = 2**20
 
 DAMAGED = "the file cannot be read to its end: it is gone, damaged, cut off, or not yours to read"
 NOT_JSON = "this is not JSON, or only a part of it"
+
+_DECODER = json.JSONDecoder()
 
 
 def fault_of_gzip(zipped: BinaryIO) -> str | None:
@@ -55,13 +56,15 @@ def _last_line(blocks: Iterable[bytes]) -> bytes:
 
 
 def _is_cut_off(last_line: bytes) -> bool:
+    """Whether no JSON file ends like this: records on one line, or what closes a document of many lines."""
     text = last_line.strip()
-    if text.startswith(b"["):
-        return not text.endswith(b"]")
-    if re.fullmatch(rb"[]}]*", text):  # the end of a document of many lines
-        return False
+    if not text.startswith(b"{"):
+        return bool(text) and not text.endswith((b"}", b"]", b"null"))
     try:
-        json.loads(text.removesuffix(b"]"))  # that of an array with a record on each line
+        rest = text.decode()
+        while rest.startswith("{"):
+            _, end = _DECODER.raw_decode(rest)
+            rest = rest[end:].lstrip()
     except ValueError:
         return True
-    return False
+    return rest.strip("]}") != ""
