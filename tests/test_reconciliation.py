@@ -57,6 +57,10 @@ COSTS = [
     credits("prepaid alone", "12"),
     credits("prepaid alone", "4", NEXT_MONTH),
     credits("prepaid, late bill", "50"),
+    {
+        **{"name": "Credits of its own", **ANTHROPIC, "account": "pot: own", "amount": "3", "day": DAY},
+        "prepaid": {**ANTHROPIC, "account": "pot: own"},
+    },
     {"name": "Pot", **ANTHROPIC, "amount": "9", "day": DAY, "prepaid": ANTHROPIC},
 ]
 PERCENTAGES = [
@@ -76,6 +80,7 @@ DECLARED = {
     "prepaid, late bill": Decimal(50 - 10),
     "pot: first": Decimal("3.5"),
     "pot: second": Decimal("3.5"),
+    "pot: own": Decimal(3),
     None: Decimal(9 - 2 - 7),
 }
 """What that adds to the bills of DAY, less what their lines draw down."""
@@ -305,11 +310,12 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     for day in (DAY, NEXT_DAY):
         books.used(day, "prepaid, late bill", "key_cron", input_tokens=4 * M, **MODEL)
 
-    # credits of a provider: one account is billed 2 by lines, two use 5 each that no line bills
+    # credits of a provider: one account is billed 2 by lines, two use 5 each that no line bills; so does one
+    # that has credits of its own
     sonnet = {**ANTHROPIC, "model": "claude-opus-4-5"}
     books.charge(DAY, "pot: billed", "2.00", **ANTHROPIC, **counted(400_000, model=sonnet["model"]))
     books.used(DAY, "pot: billed", "key_cron", input_tokens=400_000, **sonnet)
-    for account in ("pot: first", "pot: second"):
+    for account in ("pot: first", "pot: second", "pot: own"):
         books.used(DAY, account, "key_cron", input_tokens=M, **sonnet)
 
     # parts that no decimal can hold
@@ -396,10 +402,23 @@ def usd(**amounts: str) -> dict[str, Decimal]:
         # 9 less 2 are left for 5 of each
         ("pot: first", usd(unsettled="-1.50"), usd(unseen_traffic="5.00")),
         ("pot: second", usd(unsettled="-1.50"), usd(unseen_traffic="5.00")),
+        ("pot: own", usd(unsettled="-2.00"), usd(unseen_traffic="5.00")),
     ],
 )
 def test_each_delta_has_its_causes(books, account, of_the_bill, of_the_usage):
     assert causes(books, account) == {"billed": of_the_bill, "usage": of_the_usage}
+
+
+@pytest.mark.parametrize(
+    ("account", "is_billed"),
+    [("capacity", True), ("capacity alone", False), ("prepaid alone", True), ("pot: own", False)],
+)
+def test_a_day_is_billed_when_all_of_its_usage_is(books, account, is_billed):
+    assert books.query(
+        "select is_usage_billed from reconciliation_daily where account_id = ? and usage_date = ?",
+        account,
+        DAY,
+    ) == [(is_billed,)]
 
 
 def test_credits_are_left_for_usage_until_they_are_used_up_and_no_later_ones_pay_for_it(books):
