@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import duckdb
-from duckdb import ConstantExpression as Literal
 from pydantic import AfterValidator, model_validator
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.settings import GatewayEntry, SecretReference, Text
-from dagster_project.sources import Name, NamedKind, _files, _listed, _postgres
+from dagster_project.sources import Name, NamedKind, Parsed, _files, _listed, _postgres
 
 FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, gz, zst)"
 """What a `path` may be, in Markdown."""
@@ -101,8 +100,8 @@ class RequestLog:
         connection: duckdb.DuckDBPyConnection,
         columns: Mapping[str, str],
         projection: str,
-    ) -> Path:
-        """The Parquet file of what `projection` says of the log's `columns`. It has `file`, and `broken`,
+    ) -> duckdb.DuckDBPyRelation:
+        """What `projection` says of the log's `columns`, in a Parquet file. It has `file`, and `broken`,
         which names the field that a record lacks (`payload` when it is none at all), with its `broken_id`.
 
         Raises SourceError naming file and line of what is no JSON, or file and field of what is no record.
@@ -120,10 +119,25 @@ class RequestLog:
                 where=f"table {self.table}",
                 remedy=self.not_known,
             ) from None
-        self._refuse_broken(entry, connection, staged)
-        return staged
+        records = connection.read_parquet(str(staged))
+        self._refuse_broken(entry, records)
+        return records
 
-    def names(self, raw: Path) -> Iterator[Name]:
+    def parsed(
+        self,
+        entry: LogEntry,
+        days: Days,
+        raw: Path,
+        records: duckdb.DuckDBPyRelation,
+        counts: Mapping[str, int],
+    ) -> Parsed:
+        """The staged `records` but for those that are none, and what the gateway calls its things."""
+        files = _files.read_manifest(raw)
+        gone = _files.days_without_files(entry.path, days, files) if entry.path else ()
+        usable = _files.completed(records.filter("broken is null"))
+        return Parsed({"request": usable}, counts, gone, list(self._names(raw)))
+
+    def _names(self, raw: Path) -> Iterator[Name]:
         """What the gateway called its things when they were pulled, where it has a listing."""
         listing = raw / self.listing.file
         if listing.exists():
@@ -131,11 +145,10 @@ class RequestLog:
                 for said in map(json.loads, lines):
                     yield Name(self.listing.kind, said["id"], said["name"])
 
-    def _refuse_broken(self, entry: LogEntry, connection: duckdb.DuckDBPyConnection, staged: Path) -> None:
-        records, empty, first = connection.sql(f"""
-            select count(*), count(*) filter (broken = 'payload'),
-              min({{field: broken, file: file, id: broken_id}}) filter (broken <> 'payload')
-            from read_parquet({Literal(str(staged))})""").fetchall()[0]
+    def _refuse_broken(self, entry: LogEntry, staged: duckdb.DuckDBPyRelation) -> None:
+        records, empty, first = staged.aggregate("""
+            count(*), count(*) filter (broken = 'payload'),
+            min({field: broken, file: file, id: broken_id}) filter (broken <> 'payload')""").fetchall()[0]
         table = f"table {self.table}"
         if first is not None:
             its_id = f"; its id is `{first['id']}`" if _PLAIN_ID.fullmatch(first["id"] or "") else ""

@@ -26,7 +26,7 @@ from duckdb import ConstantExpression as Literal
 
 from dagster_project.days import Days
 from dagster_project.records import MONEY, Kind
-from dagster_project.sources import Parsed, _files, _postgres, _routes, _tags
+from dagster_project.sources import Parsed, _postgres, _routes, _tags
 from dagster_project.sources._request_log import (
     FILES,
     LARGEST,
@@ -206,14 +206,11 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Raises SourceError naming file and line of what is no JSON, or file and field of what is no record."""
     staged = LOG.stage(entry, raw, connection, COLUMNS, _projection(entry))
-    staged_rows = f"from read_parquet({Literal(str(staged))})"
-    empty, clamped = connection.sql(
-        "select count(*) filter (broken = 'payload'), count(*) filter (has_negative_remainder) " + staged_rows
+    empty, clamped = staged.aggregate(
+        "count(*) filter (broken = 'payload'), count(*) filter (has_negative_remainder)"
     ).fetchall()[0]
     counts = {"lost_payloads": empty, "negative_remainders": clamped}
-    records = connection.sql(f"{staged_rows} where broken is null")
-    gone = _files.days_without_files(entry.path, days, _files.read_manifest(raw)) if entry.path else ()
-    return Parsed({"request": _files.completed(records)}, counts, gone, list(LOG.names(raw)))
+    return LOG.parsed(entry, days, raw, staged, counts)
 
 
 def _rows_query(table: _postgres.Table, days: Days) -> str:

@@ -23,7 +23,7 @@ from duckdb import ConstantExpression as Literal
 
 from dagster_project.days import Days
 from dagster_project.records import MONEY, Kind
-from dagster_project.sources import Parsed, _files, _postgres, _routes, _tags
+from dagster_project.sources import Parsed, _postgres, _routes, _tags
 from dagster_project.sources._request_log import (
     FILES,
     LARGEST,
@@ -113,16 +113,12 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Raises SourceError naming file and line of what is no JSON, or file and field of what is no record."""
-    staged = (
-        f"from read_parquet({Literal(str(LOG.stage(entry, raw, connection, COLUMNS, _projection(entry))))})"
-    )
-    unmeasured, unpriced, negative = connection.sql(
-        "select count(*) filter (is_unmeasured), count(*) filter (is_unpriced), "
-        f"count(*) filter (input_rest < 0) {staged}"
+    staged = LOG.stage(entry, raw, connection, COLUMNS, _projection(entry))
+    unmeasured, unpriced, negative = staged.aggregate(
+        "count(*) filter (is_unmeasured), count(*) filter (is_unpriced), count(*) filter (input_rest < 0)"
     ).fetchall()[0]
     counts = {"unmeasured": unmeasured, "unpriced": unpriced, "negative_remainders": negative}
-    gone = _files.days_without_files(entry.path, days, _files.read_manifest(raw)) if entry.path else ()
-    return Parsed({"request": _files.completed(connection.sql(staged))}, counts, gone, list(LOG.names(raw)))
+    return LOG.parsed(entry, days, raw, staged, counts)
 
 
 def _rows_query(table: _postgres.Table, days: Days) -> str:

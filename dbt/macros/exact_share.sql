@@ -24,7 +24,7 @@
     )::decimal(38, 12)
 {%- endmacro %}
 
-{# The whole part of (whole * x + plus) / total, for 0 <= x <= total. Where the product may need more digits than a HUGEINT
+{# The whole part of (whole * x + plus) / total, for x >= 0. Where the product may need more digits than a HUGEINT
    has, it is divided in two steps of twelve digits each, as on paper: slow, and hardly ever needed. #}
 {% macro portion(whole, x, total, plus="0") -%}
     {%- set rest = "((" ~ whole ~ ") % (" ~ total ~ "))" -%}
@@ -33,7 +33,7 @@
     {%- set ten_to_18 = "1000000000000000000" -%}
     (
         case
-            when ({{ whole }}) < {{ ten_to_18 }} and ({{ total }}) < {{ ten_to_18 }}
+            when ({{ whole }}) < {{ ten_to_18 }} and ({{ x }}) < {{ ten_to_18 }}
                 then (({{ whole }}) * ({{ x }}) + {{ plus }}) // ({{ total }})
             else
                 ({{ whole }}) // ({{ total }}) * ({{ x }})

@@ -1,6 +1,11 @@
 {# A context band above every threshold: what a bill or usage report means by "long". #}
 {% macro any_long_context() -%} 9223372036854775806 {%- endmacro %}
 
+{# The context band that a price is looked up for where a bill or usage report says the tier, or nothing. #}
+{% macro band_of(context_tier) -%}
+    (case when {{ context_tier }} = 'long' then {{ any_long_context() }} else 0 end)
+{%- endmacro %}
+
 {# Whether a UTC hour lies in a window of times of day, which may cross midnight. #}
 {% macro within_time_of_day(hour, from_time, to_time) -%}
     case

@@ -33,17 +33,13 @@
     case when {{ unit }} = 'tokens' then case when {{ meter }} like 'output%' then 'output' else 'input' end else {{ meter }} end
 {%- endmacro %}
 
-{# An amount times part / whole, rounded to twelve decimals; the part may be more than the whole. Dividing HUGEINTs is
-   what this takes its time for: none where the part is all or nothing, three where the product cannot overflow. #}
+{# An amount times part / whole, rounded to twelve decimals; the part may be more than the whole. Nothing is divided where
+   the part is all or nothing. #}
 {% macro in_proportion(amount, part, whole) -%}
-    {%- set ten_to_18 = "1000000000000000000" -%}
-    {%- set small_units = "(abs(" ~ amount ~ ")::decimal(19, 12) * 1000000000000::decimal(13, 0))::hugeint" -%}
     (
         case
             when {{ part }} = {{ whole }} then {{ amount }}
             when {{ part }} = 0 then 0
-            when abs({{ amount }}) < 1000000 and {{ part }} < {{ ten_to_18 }} and {{ whole }} < {{ ten_to_18 }}
-                then {{ signed_units(amount, "(" ~ small_units ~ " * " ~ part ~ " + " ~ whole ~ " // 2) // " ~ whole) }}
             when {{ part }} is not null
                 then {{ signed_units(amount, portion(money_weight("abs(" ~ amount ~ ")"), part, whole, whole ~ " // 2")) }}
         end

@@ -32,7 +32,4 @@ select
     prices.price_status
 from split
 left join {{ ref("int_prices") }} as prices
-    on {{ on_price(
-        "split", "prices", "null",
-        "(case when split.context_tier = 'long' then " ~ any_long_context() ~ " else 0 end)"
-    ) }}
+    on {{ on_price("split", "prices", "null", band_of("split.context_tier")) }}

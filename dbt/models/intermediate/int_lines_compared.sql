@@ -40,10 +40,7 @@ with pairs as (
     inner join {{ ref("int_cells_rated") }} as cells on spread.cell_id = cells.cell_id
     left join {{ source("lake", "meters") }} as meters on charges.meter = meters.meter
     left join {{ ref("int_prices") }} as prices
-        on {{ on_price(
-            "charges", "prices", "null",
-            "(case when charges.context_tier = 'long' then " ~ any_long_context() ~ " else 0 end)"
-        ) }}
+        on {{ on_price("charges", "prices", "null", band_of("charges.context_tier")) }}
 ),
 
 -- A line that counts in one of its cells only has no part that can be told.

@@ -9,7 +9,7 @@ with coordinates as (
     union
     select distinct
         usage_date, null::bigint as started_hour, provider, account_id, model_key, meter,
-        service_tier, case when context_tier = 'long' then {{ any_long_context() }} else 0 end as context_above_tokens
+        service_tier, {{ band_of("context_tier") }} as context_above_tokens
     from {{ ref("stg_charges_delivered") }}
     where meter is not null
     union

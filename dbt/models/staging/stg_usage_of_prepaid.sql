@@ -23,10 +23,7 @@ rated as (
         sum({{ rated("usage.quantity", "prices.usd_per_unit") }}) as rated_cost
     from {{ ref("stg_usage") }} as usage
     inner join {{ ref("int_prices") }} as prices
-        on {{ on_price(
-            "usage", "prices", "null",
-            "(case when usage.context_tier = 'long' then " ~ any_long_context() ~ " else 0 end)"
-        ) }}
+        on {{ on_price("usage", "prices", "null", band_of("usage.context_tier")) }}
     where usage.provider in (select pots.of_provider from pots)
     group by all
     having rated_cost > 0
