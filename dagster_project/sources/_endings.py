@@ -1,5 +1,5 @@
-"""What the engine overlooks in a JSON file: a checksum that is another, and, where it reads several files on
-several threads, now and then a last record that is cut off or followed by zeros (of a disk that was not
+"""What the engine overlooks in a file: a checksum that is another; and in JSON, where it reads several files
+on several threads, now and then a last record that is cut off or followed by zeros (of a disk that was not
 written). Such a record would be missing unseen.
 """
 
@@ -16,18 +16,21 @@ BLOCK = 2**20
 
 DAMAGED = "the file cannot be read to its end: it is gone, damaged, cut off, or not yours to read"
 NOT_JSON = "this is not JSON, or only a part of it"
+NOT_CSV = (
+    "this is no row of the table: it has more or fewer columns than the header, or a quotation without end"
+)
 
 _DECODER = json.JSONDecoder()
 
 
-def fault_of_gzip(zipped: BinaryIO) -> str | None:
+def fault_of_gzip(zipped: BinaryIO, *, is_json: bool) -> str | None:
     """What is wrong with a compressed file; None where nothing is."""
     with gzip.open(zipped) as inflated:
         try:
             line = _last_line(iter(partial(inflated.read, BLOCK), b""))
         except (gzip.BadGzipFile, EOFError, zlib.error):
             return DAMAGED
-    return NOT_JSON if _is_cut_off(line) else None
+    return NOT_JSON if is_json and _is_cut_off(line) else None
 
 
 def fault_of_text(read: Callable[[int, int], bytes], size: int) -> str | None:

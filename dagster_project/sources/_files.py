@@ -1,4 +1,4 @@
-"""Log files of a gateway, on disk or in an object store: which there are, and how the engine reads them.
+"""Files of a source, on disk or in an object store: which there are, and how the engine reads them.
 
 A path is a glob (`*`, `?`, `[...]`, `**` for any depth) and may name the day: `{date}` is the ISO day,
 `{date:%Y/%m/%d}` any strftime pattern. `s3://`, `gs://` and `az://` are object stores, whose
@@ -12,7 +12,7 @@ import glob
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -30,7 +30,7 @@ from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import COLUMNS
 from dagster_project.sources import _listed
-from dagster_project.sources._endings import DAMAGED, NOT_JSON, fault_of_gzip, fault_of_text
+from dagster_project.sources._endings import DAMAGED, NOT_CSV, NOT_JSON, fault_of_gzip, fault_of_text
 from dagster_project.sources._listed import GROWING, Growing, Listed, Pieces
 
 MANIFEST = "files.json"
@@ -55,6 +55,13 @@ _OBJECT = re.compile(r"(?P<root>(?P<scheme>s3|gs|az)://[^/]+)/(?P<key>.+)", re.D
 _PLACE = re.compile(
     r'in file "(?P<file>.*)",(?: at byte \d+)? in (?P<unit>line|record/value) (?P<number>\d+)'
 )
+_CSV_LINE = re.compile(r"CSV Error on Line: (?P<number>\d+)\n.*\n  file = (?P<file>[^\n]*)\n", re.DOTALL)
+
+_TOO_LONG = re.compile("maximum_object_size|max_line_size", re.IGNORECASE)
+
+Rows = Callable[[list[str], int], tuple[str, list[list[str]]]]
+"""What makes the query of all rows of files, with `file`, and its parameters, as soon as the engine can read
+them; a row may have so many bytes."""
 
 
 def check(pattern: str) -> str:
@@ -135,14 +142,37 @@ def extract(
     what is not among them is never read into a value. Raises SourceError with file and line.
     """
     types = ", ".join(f"{Literal(name)}: {Literal(kind)}" for name, kind in columns.items())
-    copy = f"""copy (
-  with logged as (
-    select * from read_json(?, filename = 'file', columns = {{{types}}}, maximum_object_size = ?)
-  )
-  {projection}
-) to {Literal(str(target))} (format parquet)"""
-    with _objects_readable(connection, files), ThreadPoolExecutor(1) as beside:
-        overlooked = beside.submit(_overlooked, files)
+
+    def records(names: list[str], longest: int) -> tuple[str, list[list[str]]]:
+        return (
+            "select * from read_json(?, filename = 'file', "
+            f"columns = {{{types}}}, maximum_object_size = {longest})"
+        ), [names]
+
+    copy_rows(source, connection, files, records, projection, target, are_json=True)
+
+
+def copy_rows(
+    source: str,
+    connection: duckdb.DuckDBPyConnection,
+    files: Mapping[str, int],
+    rows: Rows,
+    projection: str,
+    target: Path,
+    *,
+    are_json: bool,
+) -> None:
+    """As `extract`, with the `rows` of the files as `logged`."""
+
+    def copy(names: list[str], longest: int) -> None:
+        logged, parameters = rows(names, longest)
+        connection.execute(
+            f"copy (with logged as ({logged}) {projection}) to {Literal(str(target))} (format parquet)",
+            parameters,
+        )
+
+    with _objects_readable(connection, files, are_json=are_json), ThreadPoolExecutor(1) as beside:
+        overlooked = beside.submit(_overlooked, files, are_json=are_json)
         try:
             _copy_listed(connection, copy, files)
         except duckdb.Error as error:
@@ -163,41 +193,47 @@ def completed(records: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     )
 
 
-def _copy_listed(connection: duckdb.DuckDBPyConnection, copy: str, files: Mapping[str, int]) -> None:
+_Copy = Callable[[list[str], int], None]
+
+
+def _copy_listed(connection: duckdb.DuckDBPyConnection, copy: _Copy, files: Mapping[str, int]) -> None:
     """What somebody goes on writing to is read as far as it was when it was listed."""
     try:
-        _copy(connection, copy, list(files))
+        _copy_any_length(connection, copy, list(files))
     except duckdb.Error:
         if not (grown := _listed.grown(files)):
             raise
         connection.register_filesystem(Growing(grown))
         try:
-            _copy(connection, copy, [f"{GROWING}{file}" if file in grown else file for file in files])
+            names = [f"{GROWING}{file}" if file in grown else file for file in files]
+            _copy_any_length(connection, copy, names)
         finally:
             connection.unregister_filesystem(GROWING.removesuffix("://"))
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, copy: str, files: list[str]) -> None:
+def _copy_any_length(connection: duckdb.DuckDBPyConnection, copy: _Copy, files: list[str]) -> None:
     try:
-        connection.execute(copy, [files, USUAL_RECORD])
+        copy(files, USUAL_RECORD)
     except duckdb.InvalidInputException as error:
-        if "maximum_object_size" not in str(error):
+        if not _TOO_LONG.search(str(error)):
             raise
         connection.execute("set threads = 1")
         try:
-            connection.execute(copy, [files, LARGEST_RECORD])
+            copy(files, LARGEST_RECORD)
         finally:
             connection.execute("reset threads")
 
 
 @contextmanager
-def _objects_readable(connection: duckdb.DuckDBPyConnection, files: Mapping[str, int]) -> Iterator[None]:
+def _objects_readable(
+    connection: duckdb.DuckDBPyConnection, files: Mapping[str, int], *, are_json: bool
+) -> Iterator[None]:
     """While it lasts, `connection` reads those of `files` that are in an object store."""
     objects = [found for found in map(_OBJECT.fullmatch, files) if found is not None]
     schemes = {found["scheme"] for found in objects}
     with ThreadPoolExecutor(OBJECTS_AHEAD) as pool:
         for scheme in schemes:
-            connection.register_filesystem(_Objects(scheme, files, pool))
+            connection.register_filesystem(_Objects(scheme, files, pool, are_json=are_json))
         try:
             yield
         finally:
@@ -213,6 +249,8 @@ def _unreadable(
     The engine's own text quotes the record, so nothing of it but the place is passed on.
     """
     text = str(error).replace(GROWING, "")
+    if row := _CSV_LINE.search(text):
+        return SourceError(source, NOT_CSV, where=f"{row['file']}:{row['number']}", remedy=REMEDY)
     if place := _PLACE.search(text):
         malformed = "Malformed" in text[: place.start()]
         # Of malformed text the engine tells the number after the one it stopped at.
@@ -225,7 +263,7 @@ def _unreadable(
         file = _unreadable_alone(connection, files)
     if file is None:
         return error
-    is_long = "maximum_object_size" in text
+    is_long = _TOO_LONG.search(text)
     what = f"a record is longer than {LARGEST_RECORD} bytes" if is_long else DAMAGED
     return SourceError(source, what, where=file, remedy=REMEDY)
 
@@ -243,7 +281,7 @@ def _unreadable_alone(connection: duckdb.DuckDBPyConnection, files: Iterable[str
     return None
 
 
-def _overlooked(files: Mapping[str, int]) -> tuple[str, str] | None:
+def _overlooked(files: Mapping[str, int], *, are_json: bool) -> tuple[str, str] | None:
     """The first file on disk that has a fault which the engine overlooks, and the fault. What is written to
     now may end anywhere.
     """
@@ -252,11 +290,11 @@ def _overlooked(files: Mapping[str, int]) -> tuple[str, str] | None:
             continue
         try:
             with Path(file).open("rb") as opened:
-                fault = (
-                    fault_of_gzip(opened)
-                    if file.endswith(GZIP)
-                    else fault_of_text(partial(_listed.bytes_of, Path(file)), size)
-                )
+                fault = None
+                if file.endswith(GZIP):
+                    fault = fault_of_gzip(opened, is_json=are_json)
+                elif are_json:
+                    fault = fault_of_text(partial(_listed.bytes_of, Path(file)), size)
         except OSError:
             fault = DAMAGED
         if fault and not _listed.grown({file: size}):
@@ -323,9 +361,12 @@ class _Objects(Listed):
     characters that mean something in a URL or a glob.
     """
 
-    def __init__(self, scheme: str, sizes: Mapping[str, int], pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, scheme: str, sizes: Mapping[str, int], pool: ThreadPoolExecutor, *, are_json: bool
+    ) -> None:
         super().__init__(scheme, sizes)
         self._pool = pool
+        self._are_json = are_json
         self._names = list(sizes)
         roots = {found["root"] for found in map(_OBJECT.fullmatch, sizes) if found is not None}
         self._stores = {root: from_url(root) for root in roots}
@@ -335,7 +376,7 @@ class _Objects(Listed):
     def open(self, path: str, mode: str = "rb", **_: Any) -> Pieces:
         size = self._sizes[path]
         if size > SMALL_OBJECT:
-            if not path.endswith((GZIP, ".zst")):
+            if self._are_json and not path.endswith((GZIP, ".zst")):
                 self._refuse(path, fault_of_text(partial(self._bytes, path), size))
             return Pieces(size, lambda start, end: self._bytes(path, start, end))
         position = self._position[path]
@@ -344,8 +385,8 @@ class _Objects(Listed):
                 self._coming[name] = self._pool.submit(self._bytes, name, 0, self._sizes[name])
         whole = self._coming.pop(path).result()
         if path.endswith(GZIP):
-            self._refuse(path, fault_of_gzip(io.BytesIO(whole)))
-        elif not path.endswith(".zst"):
+            self._refuse(path, fault_of_gzip(io.BytesIO(whole), is_json=self._are_json))
+        elif self._are_json and not path.endswith(".zst"):
             self._refuse(path, fault_of_text(lambda start, end: whole[start:end], size))
         return Pieces(size, lambda start, end: whole[start:end])
 
