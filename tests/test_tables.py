@@ -67,7 +67,7 @@ def test_files_with_other_columns_are_one_table(tmp_path: Path) -> None:
 def test_parquet_of_any_types(tmp_path: Path) -> None:
     duckdb.sql(f"""copy (select 0.1::decimal(10, 2) as a, 1e-7::double as "B", map {{'team': 'x'}} as tags)
         to '{tmp_path}/1.parquet'""")
-    duckdb.sql(f"""copy (select timestamptz '2026-10-01Z' as b, [{{'key': 'k', 'value': 'v'}}] as tags)
+    duckdb.sql(f"""copy (select timestamptz '2026-10-01 0:0Z' as b, [{{'key': 'k', 'value': 'v'}}] as tags)
         to '{tmp_path}/2.parquet'""")
     assert read(tmp_path, "1.parquet") == [("0.10", "1e-07", '{"team":"x"}')]
     assert read(tmp_path, "2.parquet")[0][2] == '[{"key":"k","value":"v"}]'

@@ -2,8 +2,8 @@
 
 A name that ends in `.parquet` or `.csv` (`.gz`, `.zst` too) says the form; anything else is JSON. Names of
 columns are compared without regard to case, but in JSON. What is nested is its JSON text. Numbers are the
-shortest text that means them, so they can become exact decimals (of a JSON number the engine keeps 17 digits);
-instants without a zone are as written.
+shortest text that means them, so they can become exact decimals; of a JSON number the engine keeps 17 digits.
+Instants without a zone are as written.
 """
 
 from __future__ import annotations
