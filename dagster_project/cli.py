@@ -170,12 +170,55 @@ def list_sources(context: typer.Context) -> None:
         table.add_row(
             source.name,
             source.entry.type,
-            ", ".join(source.module.KINDS),
+            ", ".join(source.kinds),
             str(source.entry.start_date),
             str(last) if last else "never",
             str(missing) if last else "",
         )
     out.print(table)
+
+
+@about_sources.command("try")
+def try_source(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An entry of sources.yaml.")],
+    first: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from", formats=["%Y-%m-%d"], help="First UTC day; the source's look-back if left out."
+        ),
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day; today if left out.")
+    ] = None,
+    shown: Annotated[int, typer.Option("--records", min=1, max=10, help="How many of them to show.")] = 2,
+) -> None:
+    """Read a source and show its first records as they would be taken, and every problem; nothing is kept."""
+    from dagster_project import trial  # noqa: PLC0415 - Polars takes a second to load
+
+    configured = sources.configured()
+    if name not in configured:
+        hint = settings.nearest(name, list(configured)) if configured else "it has none"
+        raise ConfigError(str(settings.sources_file()), [f"there is no source `{name}`; {hint}"])
+    source = configured[name]
+    end = last.date() if last else datetime.now(UTC).date()
+    days = Days(first.date(), end) if first and first.date() <= end else source.look_back(end)
+    if days is None:
+        raise typer.BadParameter(f"`{name}` begins on {source.entry.start_date}", param_hint="--to")
+    tried = trial.of(source, days, Lake.of_environment(), shown)
+    for kind, records in tried.first.items():
+        out.print(f"{counted(tried.rows[kind], kind + ' record')} of {days}")
+        table = Table("column", *(f"record {n}" for n in range(1, len(records) + 1)))
+        for column in dict.fromkeys(column for record in records for column in record):
+            table.add_row(column, *(cell(record.get(column)) for record in records))
+        if records:
+            out.print(table)
+    for what, count in tried.counts.items():
+        if count:
+            out.print(f"{count:,} {what.replace('_', ' ')}")
+    for problem in tried.problems:
+        err.print(f"[red]problem:[/red] {escape(plain(problem))}", soft_wrap=True)
+    if tried.problems:
+        sys.exit(1)
 
 
 @about_sources.command("types")

@@ -246,7 +246,7 @@ def _doubts_of(lake: Lake, source: Source, days: Days) -> Iterator[str]:
     if wanted is None:
         return
     known = pulled_days.read(lake.pulled_days(source.name))
-    for kind in source.module.KINDS:
+    for kind in source.kinds:
         loaded = set(lake.days_of(kind, source.name))
         pulled = pulled_days.last_pulled(known, kind)
         if missing := [day for day in wanted if day not in loaded]:

@@ -89,18 +89,19 @@ def ingest(
     """
     pulled_at = instant.astimezone(UTC).replace(tzinfo=None)
     pulling = lake.locked(f"pull-{source.name}")  # an older answer must not replace a newer one
-    with pulling, lake.scratch() as scratch, _connection(scratch) as connection:
+    with pulling, lake.scratch() as scratch, connection_in(scratch) as connection:
         lake.wait_for_commit()
         raw = scratch / "raw"
         raw.mkdir()
         source.module.fetch(source.entry, days, raw)
         parsed = source.module.parse(source.entry, days, raw, connection)
+        _refuse_problems(source.name, parsed.problems)
         known = pulled_days.read(lake.pulled_days(source.name))
         _refuse_to_forget(connection, source.name, parsed.days_without_files, known, lake)
         counts = Counter(parsed.counts)
         finished: dict[Path, Path] = {}
         by_day: list[DayOfKind] = []
-        for kind in source.module.KINDS:
+        for kind in source.kinds:
             staged = scratch / f"{kind}.parquet"
             delivered = _stage(connection, parsed.records[kind], source.name, kind, days, staged)
             for batch in _batches(days, delivered):
@@ -209,6 +210,18 @@ def _rows_held(
     return {day: pulled.get(day, count) for day, count in held.items()}
 
 
+def _refuse_problems(source: str, problems: Collection[str]) -> None:
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise SourceError(
+            source,
+            "; ".join(list(problems)[:5]) + more,
+            where="its rows",
+            remedy="Nothing was replaced. Correct the entry in sources.yaml; "
+            f"`chargeback sources try {source}` shows how its rows are read.",
+        )
+
+
 def _refuse_to_forget(
     connection: duckdb.DuckDBPyConnection,
     source: str,
@@ -229,7 +242,7 @@ def _refuse_to_forget(
             )
 
 
-class _connection:
+class connection_in:
     """A private in-memory engine that spills into the scratch folder."""
 
     def __init__(self, scratch: Path) -> None:
@@ -263,26 +276,31 @@ def _stage(
 
     Returns how many there are of each day, those delivered more than once included.
     """
-    if isinstance(records, pl.DataFrame):
-        frame = staged.with_suffix(".frame.parquet")
-        records.write_parquet(frame)
-        columns = ", ".join(
-            f"map_from_entries({c.name}) as {c.name}" if c.type in (TAGS, QUANTITIES) else c.name
-            for c in COLUMNS
-        )
-        relation = connection.sql(f"select {columns} from read_parquet('{frame}')")
-    else:
-        relation = records
-    typed = ", ".join(f'"{column.name}"::{column.type} as "{column.name}"' for column in COLUMNS)
+    typed = typed_relation(connection, records, staged.with_suffix(".frame.parquet"))
     wanted = f"usage_date between date '{days.first}' and date '{days.last}' or usage_date is null"
-    connection.execute(
-        f"copy ({relation.project(typed).filter(wanted).sql_query()}) to '{staged}' (format parquet)"
-    )
+    connection.execute(f"copy ({typed.filter(wanted).sql_query()}) to '{staged}' (format parquet)")
     rows = f"select usage_date, count(*) from read_parquet('{staged}') group by usage_date"
     delivered = Counter(dict(connection.execute(rows).fetchall()))
     if delivered[None]:
         raise ContractError(source=source, kind=kind, problems=["`usage_date` is null"])
     return delivered
+
+
+def typed_relation(
+    connection: duckdb.DuckDBPyConnection, records: Records, frame: Path
+) -> duckdb.DuckDBPyRelation:
+    """The records in the schema's exact types. A frame is kept in the file `frame`."""
+    relation = records
+    if isinstance(relation, pl.DataFrame):
+        relation.write_parquet(frame)
+        columns = ", ".join(
+            f"map_from_entries({c.name}) as {c.name}" if c.type in (TAGS, QUANTITIES) else c.name
+            for c in COLUMNS
+        )
+        relation = connection.sql(f"select {columns} from read_parquet('{frame}')")
+    return relation.project(
+        ", ".join(f'"{column.name}"::{column.type} as "{column.name}"' for column in COLUMNS)
+    )
 
 
 def _batches(days: Days, delivered: Mapping[date, int]) -> Iterator[list[date]]:

@@ -20,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dagster_project.errors import ConfigError
+from dagster_project.records import Kind
 from dagster_project.terminal import plain
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -133,6 +134,11 @@ class Entry(Strict):
 
     provider: ClassVar[str | None] = None
     """Who bills what this source reports; None for a gateway."""
+
+    @property
+    def kinds(self) -> tuple[Kind, ...] | None:
+        """The kinds of its records, where not all entries of the type have the same."""
+        return None
 
     def require_secrets(self) -> None:
         """Raises ConfigError when an environment variable that a secret refers to is not set."""

@@ -58,7 +58,7 @@ _RECORDS_OF: Mapping[str, str] = {
 }
 
 # Asked for each of dbt's many dependencies, so sources.yaml is read once.
-_PULLS = {source.name: source.module.KINDS for source in sources.configured().values()}
+_PULLS = {source.name: source.kinds for source in sources.configured().values()}
 
 
 class Translator(DagsterDbtTranslator):

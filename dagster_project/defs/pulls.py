@@ -17,7 +17,7 @@ def _asset(source: Source, configured: settings.Settings) -> dg.AssetsDefinition
         name=source.name,
         group_name="sources",
         kinds={"python", "parquet"},
-        description=f"{' and '.join(source.module.KINDS).capitalize()} records of `{source.name}`. "
+        description=f"{' and '.join(source.kinds).capitalize()} records of `{source.name}`. "
         f"The daily run pulls the last {source.restates_days} days again.",
         # The day in progress is a partition too: it can be looked at, and is replaced when it is over.
         partitions_def=dg.DailyPartitionsDefinition(

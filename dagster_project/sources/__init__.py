@@ -3,7 +3,7 @@
 A source module is all that a new system needs, besides an entry in sources.yaml and a folder in
 tests/fixtures. It defines
 
-    KINDS           the kinds of record that it yields
+    KINDS           the kinds of record that it may yield
     TELLS           what can be learned from it: bill, usage, api key, caller, tags, reported cost
     READS           what it reads, in one line of Markdown
     RESTATES_DAYS   how many of the last days may still change, so the daily run pulls them again
@@ -68,6 +68,8 @@ class Parsed:
     """Days of which there is nothing to read any more, not even something empty: logs are rotated away."""
     names: Collection[Name] = ()
     """What the source's listings say as of the pull. A name that a record itself says is in the record."""
+    problems: Collection[str] = ()
+    """What keeps rows from being records. As long as there is one, a pull takes nothing."""
 
 
 class Module(Protocol):
@@ -99,6 +101,10 @@ class Source:
     @property
     def name(self) -> str:
         return self.entry.name
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return self.entry.kinds or self.module.KINDS
 
     @property
     def restates_days(self) -> int:

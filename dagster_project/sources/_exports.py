@@ -17,7 +17,7 @@ from pydantic import AfterValidator
 from dagster_project import settings
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.records import COLUMNS, MONEY
+from dagster_project.records import COLUMNS, MONEY, Kind
 from dagster_project.sources import _files, _tables
 
 RESTATES_DAYS = 40
@@ -25,8 +25,7 @@ RESTATES_DAYS = 40
 
 REMEDY = "Nothing was replaced; the export has to say it, or its form has changed."
 
-_SUMMED = ("quantity", "billed_cost", "list_cost")
-_DERIVED = ("record_id", "record_kind", "source", "started_at", "ended_at")
+_DERIVED = ("record_id", "record_kind", "source")
 
 
 class ExportEntry(settings.Entry):
@@ -67,22 +66,32 @@ def stage(
     return rows
 
 
-def charges(entry: ExportEntry, rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+def charges(entry: settings.Entry, rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """One charge a line of the staged `rows`, in the columns of the schema.
 
     A quantity or list cost that one row of a line does not say is not said of the line.
     """
-    said = [column.name for column in COLUMNS if column.name in rows.columns and column.name not in _SUMMED]
+    of_days = rows.project("*, usage_date::timestamp as started_at, started_at + interval 1 day as ended_at")
+    return summed(entry, "charge", of_days, ("quantity", "billed_cost", "list_cost"))
+
+
+def summed(
+    entry: settings.Entry, kind: Kind, rows: duckdb.DuckDBPyRelation, measures: Collection[str]
+) -> duckdb.DuckDBPyRelation:
+    """One record for all `rows` that agree in everything but the `measures`, which are summed; null where one
+    of them is. Its id is made of what they agree in.
+    """
+    named = [column.name for column in COLUMNS if column.name in rows.columns]
+    said = [name for name in named if name not in {*measures, *_DERIVED}]
     coordinates = ", ".join(f"{Literal(name)}: {name}" for name in said)
-    sums = ", ".join(
+    sums = [
         f"case when count({name}) = count(*) then sum({name}) end as {name}"
-        for name in _SUMMED
-        if name in rows.columns
-    )
-    lines = rows.aggregate(f"{', '.join(said)}, {sums}", ", ".join(said)).project(
-        f"*, md5(to_json({{{coordinates}}})::varchar) as record_id, 'charge' as record_kind, "
-        f"{Literal(entry.name)} as source, usage_date::timestamp as started_at, "
-        "usage_date::timestamp + interval 1 day as ended_at"
+        for name in measures
+        if name in named
+    ]
+    lines = rows.aggregate(", ".join([*said, *sums]), ", ".join(said)).project(
+        f"*, md5(to_json({{{coordinates}}})::varchar) as record_id, {Literal(kind)} as record_kind, "
+        f"{Literal(entry.name)} as source"
     )
     return _files.completed(lines)
 

@@ -31,7 +31,8 @@ _OF_PRISMA = {
 
 
 class Table:
-    """One table, open for reading. `columns` are the names that its generation of the schema has."""
+    """One table, open for reading. `columns` are the names that its generation of the schema has, `instants`
+    those of them that hold a point in time."""
 
     def __init__(self, source: str, connection: dbapi.Connection, name: str, schema: str | None) -> None:
         self._source = source
@@ -39,7 +40,7 @@ class Table:
         self._where = f"table {name}" if schema is None else f"table {schema}.{name}"
         within = "any(current_schemas(false))" if schema is None else _text(schema)
         rows = self._rows(
-            "select table_schema::text, column_name::text from information_schema.columns "
+            "select table_schema::text, column_name::text, data_type::text from information_schema.columns "
             f"where table_name = {_text(name)} and table_schema = {within}"
         )
         if not rows:
@@ -49,9 +50,10 @@ class Table:
                 where=self._where,
                 remedy="Correct `database_url` (its `?schema=` names the schema), or grant SELECT.",
             )
-        self.columns = frozenset(column for _, column in rows)
+        self.columns = frozenset(column for _, column, _ in rows)
+        self.instants = frozenset(column for _, column, kind in rows if kind.startswith("timestamp"))
         self._schema = rows[0][0]
-        self.name = f"{_name(rows[0][0])}.{_name(name)}"
+        self.name = f"{quoted(rows[0][0])}.{quoted(name)}"
 
     def require(self, columns: frozenset[str]) -> None:
         """Raises SourceError naming the `columns` that the table lacks."""
@@ -61,7 +63,7 @@ class Table:
                 self._source,
                 f"there is no column {', '.join(missing)}",
                 where=self._where,
-                remedy="No known generation of the gateway's schema lacks it; point to its own table.",
+                remedy=f"Is this the table that was meant? It has {', '.join(sorted(self.columns))}.",
             )
 
     def beside(self, name: str, columns: set[str]) -> str | None:
@@ -72,7 +74,7 @@ class Table:
             "and has_column_privilege(format('%I.%I', table_schema, table_name), column_name, 'select')"
         )
         found = {column for (column,) in readable}
-        return f"{_name(self._schema)}.{_name(name)}" if columns <= found else None
+        return f"{quoted(self._schema)}.{quoted(name)}" if columns <= found else None
 
     def write_lines(self, query: str, file: Path) -> None:
         """Write the one text column of `query` to `file`, a line per row, a few thousand rows at a time."""
@@ -153,7 +155,8 @@ def _told(source: str, where: str) -> Iterator[None]:
         ) from None
 
 
-def _name(identifier: str) -> str:
+def quoted(identifier: str) -> str:
+    """A name as SQL has it."""
     return '"' + identifier.replace('"', '""') + '"'
 
 

@@ -1,0 +1,268 @@
+"""Rows of a table as records, by a map: all of it SQL.
+
+A value that does not fit is a problem that is told; it never becomes null, 0 or a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import duckdb
+from duckdb import ConstantExpression as Value
+
+from dagster_project.records import BY_NAME, COLUMNS, METERS, MONEY, Kind
+from dagster_project.settings import Route
+from dagster_project.sources import _routes, _tags
+from dagster_project.sources._map import (
+    DEPLOYMENT,
+    INPUT_PARTS,
+    MICROSECONDS,
+    OF_THE_LAKE,
+    OUTPUT_PARTS,
+    WORDS,
+    Column,
+    Map,
+    Time,
+)
+from dagster_project.sources._request_log import LARGEST, LOGGED
+from dagster_project.terminal import counted
+
+_COUNTS = {*(meter.column for meter in METERS), "reasoning_tokens", "context_tokens"}
+
+
+def columns_read(map_: Map) -> list[str]:
+    """The table's columns that the map names, and those that may hold what it names within them."""
+    named = [name for names in _sources(map_) for name in names]
+    return list(dict.fromkeys(piece for name in named for piece in (name, name.partition(".")[0])))
+
+
+def columns_required(map_: Map) -> list[str]:
+    """Those that a table has to have: what is named alone, and not within another column."""
+    return [names[0] for names in _sources(map_) if len(names) == 1 and "." not in names[0]]
+
+
+def _sources(map_: Map) -> Iterator[Sequence[str]]:
+    yield from (column.column for column in map_.columns.values() if column.column)
+    yield from map_.tags.columns.values()
+    yield from ((name,) for name in (*map_.tags.maps, *map_.tags.headers))
+
+
+def projection(
+    map_: Map, kind: Kind, source: str, routes: Sequence[Route], aliases: Mapping[str, str]
+) -> str:
+    """The query of the rows of `logged`, whose columns are text, in the schema; with `file`, `problems` (a
+    list of texts, none of which holds a value) and `is_negative_remainder`.
+    """
+    mapped = map_.columns
+    said = ", ".join(f"{_said(column)} as said_{name}" for name, column in mapped.items())
+    read = ", ".join(
+        f"{_read(name, mapped[name], map_.time)} as {name}" if name in mapped else f"null::{kind_} as {name}"
+        for name, kind_ in {
+            **{c.name: c.type for c in COLUMNS if c.name not in OF_THE_LAKE},
+            DEPLOYMENT: "VARCHAR",
+        }.items()
+    )
+    rows = f"""
+select *, {read}, {_whole(map_)}
+from (select file, {said}, {", ".join(_tag_texts(map_)) or "null as no_tags"} from logged)"""
+    record = _record(map_, kind, source, routes)
+    return f"""
+select
+  file,
+  list_filter([{", ".join(_problems(map_, kind))}], lambda problem: problem is not null) as problems,
+  coalesce(least(input_rest, output_rest) < 0, false) as is_negative_remainder,
+  {", ".join(f"{sql} as {name}" for name, sql in record.items())}
+from ({_tags.tagged(rows, _tag_pairs(map_), aliases)})"""
+
+
+def problems(rows: duckdb.DuckDBPyRelation) -> list[str]:
+    """What keeps rows from being records, the most frequent first, with the file of the first of them."""
+    each = rows.project("unnest(problems) as problem, file")
+    told = each.aggregate("problem, count(*) as rows, min(file) as file", "problem").order(
+        "rows desc, problem"
+    )
+    return [
+        f"{problem} ({counted(count, 'row')}, the first in {file})"
+        for problem, count, file in told.fetchall()
+    ]
+
+
+def _record(map_: Map, kind: Kind, source: str, routes: Sequence[Route]) -> dict[str, str]:
+    """SQL of every column of a record."""
+    record = {column.name: column.name for column in COLUMNS if column.name not in OF_THE_LAKE}
+    record |= {
+        "record_kind": str(Value(kind)),
+        "source": str(Value(source)),
+        "tags": "tags",
+        "input_tokens": "case when input_rest < 0 then 0 else input_rest end",
+        "output_tokens": "case when output_rest < 0 then 0 else output_rest end",
+    }
+    if kind != "request":
+        return record | {"usage_date": "started_at::date"}
+    identity = _routes.identity(routes, provider="provider", model="model", deployments=(DEPLOYMENT,))
+    ids = {name: f"coalesce({sql}, {name})" for name, sql in identity.items() if name != "provider"}
+    if "record_id" not in map_.columns:
+        row = f"md5(to_json([{', '.join(f'said_{name}' for name in map_.columns)}])::varchar)"
+        # Rows that agree in all are as many calls; the same file again under another name is none.
+        record["record_id"] = f"concat({row}, '-', row_number() over (partition by file, {row}))"
+    return (
+        record
+        | ids
+        | {
+            "provider": identity["provider"],
+            "ended_at": "coalesce(ended_at, started_at + to_milliseconds(latency_ms))",
+            "usage_date": "coalesce(ended_at, started_at + to_milliseconds(latency_ms), started_at)::date",
+            "context_tokens": "context_tokens",
+            "requests": "coalesce(requests, 1)",
+        }
+    )
+
+
+def _whole(map_: Map) -> str:
+    """SQL of what is left of input and output without their parts, and of all input."""
+    ins, outs = (
+        [f"coalesce({part}, 0)" for part in parts if part in map_.columns]
+        for parts in (INPUT_PARTS, OUTPUT_PARTS)
+    )
+    inside, beside = ("-", "") if map_.parts == "inside" else ("", "+")
+    reasoning = " + coalesce(reasoning_tokens, 0)" if map_.reasoning == "beside" else ""
+
+    def with_parts(whole: str, sign: str, parts: Sequence[str]) -> str:
+        return " ".join([whole, *(f"{sign} {part}" for part in parts)]) if sign else whole
+
+    return (
+        f"{with_parts('input_tokens', inside, ins)} as input_rest, "
+        f"{with_parts('input_tokens', beside, ins)} as context_tokens, "
+        f"{with_parts('output_tokens', inside, outs)}{reasoning} as output_rest"
+    )
+
+
+def _said(column: Column) -> str:
+    """The text that a row says, null where it says nothing."""
+    return str(Value(column.value)) if column.value is not None else _first(column.column or ())
+
+
+def _first(names: Iterable[str]) -> str:
+    return f"coalesce({', '.join(map(_found, names))})"
+
+
+def _found(name: str) -> str:
+    here = f"nullif(trim({_quoted(name)}), '')"
+    head, dot, rest = name.partition(".")
+    if not dot:
+        return here
+    path = "$" + "".join(f'."{piece}"' for piece in rest.split("."))
+    return f"{here}, nullif(trim(try({_quoted(head)}::json) ->> {Value(path)}), '')"
+
+
+def _read(name: str, column: Column, time: Time) -> str:
+    """SQL of the value that the text `said_...` means, null where it means none."""
+    said = f"said_{name}"
+    words = {**WORDS.get(name, {}), **{word.lower(): meant for word, meant in column.words.items()}}
+    meant = f"map([{_texts(words)}], [{_texts(words.values())}])[lower({said})]" if words else "null::varchar"
+    if name in WORDS:
+        return f"coalesce({meant}, {_HTTP.format(said)})" if name == "status" else f"{meant}::{_type(name)}"
+    match _type(name):
+        case "TIMESTAMP":
+            return _instant(said, time)
+        case "BIGINT" | "INTEGER" as kind:
+            number = f"({said}::decimal(38, 9) * {column.times})"
+            whole = f"try({number}::{kind})"
+            # a latency may be a fraction; half a token is none
+            return whole if name.endswith("_ms") else f"case when try({number} % 1 = 0) then {whole} end"
+        case kind if kind == MONEY:
+            return f"try(({said}::{MONEY} * {column.times})::{MONEY})"
+        case _:
+            text = f"coalesce({meant}, {said})"
+            return {"provider": f"lower({text})", "currency": f"upper({text})"}.get(name, text)
+
+
+_HTTP = (
+    "case when try_cast({0} as integer) between 200 and 299 then 'ok' when try_cast({0} as integer) = 499 "
+    "then 'cancelled' when try_cast({0} as integer) between 100 and 599 then 'error' end"
+)
+"""SQL of what an HTTP status means."""
+
+
+def _type(name: str) -> str:
+    return "VARCHAR" if name == DEPLOYMENT else BY_NAME[name].type
+
+
+def _instant(said: str, time: Time) -> str:
+    """UTC of a text; null where it is no instant."""
+    in_zone = f"timezone({Value(time.zone)}, {{}})::timestamp"
+    if time.format == "iso":
+        has_zone = f"regexp_matches({said}, '(Z|z|UTC|[+-]\\d\\d:?(\\d\\d)?)$') and contains({said}, ':')"
+        local = in_zone.format(f"try_cast({said} as timestamp)")
+        return f"case when {has_zone} then try_cast({said} as timestamptz)::timestamp else {local} end"
+    if time.format in MICROSECONDS:
+        since = f"try_cast({said} as decimal(38, 9)) * {MICROSECONDS[time.format]}"
+        return f"try(make_timestamp(({since})::bigint))"
+    parsed = f"try_strptime({said}, {Value(time.format)})"
+    return f"{parsed}::timestamp" if "%z" in time.format.lower() else in_zone.format(f"{parsed}::timestamp")
+
+
+def _problems(map_: Map, kind: Kind) -> Iterator[str]:
+    """SQL of what keeps a row from being a record: each a text, or null."""
+    for name, column in map_.columns.items():
+        where = ", ".join(f"`{one}`" for one in column.column or ()) or f"`value: {column.value}`"
+        fits = f"{name} is not null"
+        if name in ("started_at", "ended_at"):
+            fits = f"coalesce({name} between {LOGGED[0]} and {LOGGED[1]}, false)"
+        elif name in _COUNTS or name == "reported_cost":
+            fits = f"coalesce({name} between 0 and {LARGEST}, false)"
+        problem = Value(f"{name}: {where} {_no(name)}")
+        yield f"case when said_{name} is not null and not ({fits}) then {problem} end"
+    for name in REQUIRED[kind]:
+        if name not in map_.columns:
+            yield str(Value(f"{name}: no column is mapped to it"))
+        else:
+            where = ", ".join(f"`{one}`" for one in map_.columns[name].column or ())
+            yield f"case when said_{name} is null then {Value(f'{name}: {where} is empty')} end"
+
+
+REQUIRED: Mapping[Kind, Sequence[str]] = {
+    "request": ("started_at",),
+    "usage": ("started_at", "provider"),
+    "charge": ("started_at", "provider", "billed_cost", "currency", "charge_category"),
+}
+"""What a record cannot do without."""
+
+
+def _no(name: str) -> str:
+    if _type(name) == "TIMESTAMP":
+        return "is no instant of this century, in the format that `time` says"
+    if name in WORDS:
+        return "is a word that nobody said the meaning of: add it to `words`"
+    if _type(name) == MONEY:
+        return "is no number, or one that no request costs" if name == "reported_cost" else "is no number"
+    return "is no whole number that could be one"
+
+
+def _tag_texts(map_: Map) -> list[str]:
+    of_columns = [_first(names) for names in map_.tags.columns.values()]
+    of_maps = [
+        f"coalesce(try({_first((name,))}::json), to_json({_first((name,))}))" for name in map_.tags.maps
+    ]
+    of_headers = [f"try({_first((name,))}::json)" for name in map_.tags.headers]
+    return [f"{sql} as tag_text_{n}" for n, sql in enumerate((*of_columns, *of_maps, *of_headers))]
+
+
+def _tag_pairs(map_: Map) -> list[str]:
+    keys = list(map_.tags.columns)
+    maps = range(len(keys), len(keys) + len(map_.tags.maps))
+    headers = range(maps.stop, maps.stop + len(map_.tags.headers))
+    said = ", ".join(f"{{'key': {Value(key)}, 'value': tag_text_{n}}}" for n, key in enumerate(keys))
+    return [
+        f"list_filter([{said}]::struct(key varchar, value varchar)[], lambda pair: pair.value is not null)",
+        *(_tags.labels(f"tag_text_{n}") for n in maps),
+        *(_tags.headers(f"tag_text_{n}", {}) for n in headers),
+    ]
+
+
+def _texts(values: Iterable[str]) -> str:
+    return ", ".join(str(Value(value)) for value in values)
+
+
+def _quoted(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'

@@ -1,0 +1,86 @@
+"""Tables that a map describes, in files or in PostgreSQL: what `mapped` and gateways that need no more share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from dagster_project.days import Days
+from dagster_project.records import METERS, Kind
+from dagster_project.sources import Parsed, _exports, _files, _mapped_rows, _postgres, _tables
+from dagster_project.sources._map import Map
+from dagster_project.sources._request_log import LogEntry
+
+
+def fetch(entry: LogEntry, map_: Map, table: str | None, days: Days, raw: Path) -> None:
+    """Of files only the list; of the `table` in the entry's database the mapped columns of its rows, of those
+    days where the instants have a type that can be compared, else of all.
+
+    Raises SourceError when there is no file, or the table cannot be read.
+    """
+    if entry.database_url is None or table is None:
+        _files.write_manifest(_files.find(entry.name, entry.path or "", days), raw)
+        return
+    rows = raw / "rows.ndjson.gz"
+    with _postgres.table(entry.name, entry.database_url.value(entry.name), table) as opened:
+        opened.require(frozenset(_mapped_rows.columns_required(map_)))
+        opened.write_lines(_rows_query(map_, opened, days), rows)
+    _files.write_manifest({str(rows): rows.stat().st_size}, raw)
+
+
+def _rows_query(map_: Map, table: _postgres.Table, days: Days) -> str:
+    read = [name for name in _mapped_rows.columns_read(map_) if name in table.columns]
+    ends = [
+        column
+        for name in ("ended_at", "started_at")
+        if name in map_.columns
+        for column in map_.columns[name].column or ()
+        if column in table.instants
+    ]
+    near = days.widened(1)  # in whatever zone a time without one is
+    wanted = (
+        f"coalesce({', '.join(map(_postgres.quoted, ends))}) "
+        f"between timestamptz '{near.start}' and timestamptz '{near.end}'"
+    )
+    return (
+        f"select row_to_json(line)::text as line from (select {', '.join(map(_postgres.quoted, read))} "
+        f"from {table.name} where {wanted if ends else 'true'}) as line"
+    )
+
+
+def parse(
+    entry: LogEntry, map_: Map, kind: Kind, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection
+) -> Parsed:
+    """Records of that kind; rows that are none are `problems`.
+
+    Raises SourceError naming file and line of what is no row, and a column that the table does not have.
+    """
+    connection.execute("set TimeZone = 'UTC'")
+    files = _files.read_manifest(raw)
+    staged = raw / "rows.parquet"
+    _tables.extract(
+        entry.name,
+        connection,
+        files,
+        _mapped_rows.columns_read(map_),
+        _mapped_rows.columns_required(map_),
+        _mapped_rows.projection(map_, kind, entry.name, entry.routes, entry.tag_aliases),
+        staged,
+    )
+    rows = connection.read_parquet(str(staged))
+    usable = rows.filter("problems = []")
+    match kind:
+        case "request":
+            records = _files.completed(usable)
+        case "usage":
+            records = _exports.summed(entry, "usage", usable, [meter.column for meter in METERS])
+        case "charge":
+            records = _exports.charges(entry, usable)
+    (negative,) = rows.aggregate("count(*) filter (is_negative_remainder)").fetchall()[0]
+    return Parsed(
+        {kind: records},
+        {"negative_remainders": negative},
+        _files.days_without_files(entry.path, days, files) if entry.path else (),
+        problems=_mapped_rows.problems(rows),
+    )
