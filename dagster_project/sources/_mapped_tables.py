@@ -1,4 +1,4 @@
-"""Tables that a map describes, in files or in PostgreSQL: what `mapped` and gateways that need no more share."""
+"""Tables that a map describes, in files or in PostgreSQL: what `mapped` and some gateways share."""
 
 from __future__ import annotations
 
