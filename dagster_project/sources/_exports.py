@@ -97,5 +97,8 @@ def summed(
 
 
 def exact(text: str, times: str = "1") -> str:
-    """`text` `times` something, to the 12 decimals that the lake keeps; null where it is no number."""
-    return f"try(({text}::{MONEY} * {times})::{MONEY})"
+    """`text` `times` a number of up to 11 digits, to the 12 decimals that the lake keeps; null where it is no
+    number, or one of a million millions.
+    """
+    # Not `try(...)`: a cast that two of them have in common is made once, outside of both, and fails.
+    return f"try_cast(try_cast({text} as decimal(27, 15)) * {times} as {MONEY})"

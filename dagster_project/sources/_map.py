@@ -91,7 +91,7 @@ class Column(Strict):
     """The same for every row."""
     words: Mapping[str, str] = {}
     """What the table's words mean, whatever their case."""
-    times: Decimal = Field(default=Decimal(1), gt=0, max_digits=21, decimal_places=12)
+    times: Decimal = Field(default=Decimal(1), gt=0, max_digits=11)
     """What a number is multiplied by, exactly: 1000 for thousands of tokens, 0.01 for cents."""
 
     @model_validator(mode="before")

@@ -13,6 +13,7 @@ from duckdb import ConstantExpression as Value
 from dagster_project.records import BY_NAME, COLUMNS, METERS, MONEY, Kind
 from dagster_project.settings import Route
 from dagster_project.sources import _routes, _tags
+from dagster_project.sources._exports import exact
 from dagster_project.sources._map import (
     DEPLOYMENT,
     INPUT_PARTS,
@@ -94,6 +95,7 @@ def _record(map_: Map, kind: Kind, source: str, routes: Sequence[Route]) -> dict
         "record_kind": str(Value(kind)),
         "source": str(Value(source)),
         "tags": "tags",
+        "quantity_unit": "case when quantity is not null then quantity_unit end",
         "input_tokens": "case when input_rest < 0 then 0 else input_rest end",
         "output_tokens": "case when output_rest < 0 then 0 else output_rest end",
     }
@@ -152,7 +154,7 @@ def _found(name: str) -> str:
     if not dot:
         return here
     path = "$" + "".join(f'."{piece}"' for piece in rest.split("."))
-    return f"{here}, nullif(trim(try({_quoted(head)}::json) ->> {Value(path)}), '')"
+    return f"{here}, nullif(trim(try_cast({_quoted(head)} as json) ->> {Value(path)}), '')"
 
 
 def _read(name: str, column: Column, time: Time) -> str:
@@ -166,12 +168,12 @@ def _read(name: str, column: Column, time: Time) -> str:
         case "TIMESTAMP":
             return _instant(said, time)
         case "BIGINT" | "INTEGER" as kind:
-            number = f"({said}::decimal(38, 9) * {column.times})"
-            whole = f"try({number}::{kind})"
+            number = f"(try_cast({said} as decimal(27, 9)) * {column.times})"
+            whole = f"try_cast({number} as {kind})"
             # a latency may be a fraction; half a token is none
-            return whole if name.endswith("_ms") else f"case when try({number} % 1 = 0) then {whole} end"
+            return whole if name.endswith("_ms") else f"case when {number} % 1 = 0 then {whole} end"
         case kind if kind == MONEY:
-            return f"try(({said}::{MONEY} * {column.times})::{MONEY})"
+            return exact(said, str(column.times))
         case _:
             text = f"coalesce({meant}, {said})"
             return {"provider": f"lower({text})", "currency": f"upper({text})"}.get(name, text)
@@ -196,7 +198,7 @@ def _instant(said: str, time: Time) -> str:
         local = in_zone.format(f"try_cast({said} as timestamp)")
         return f"case when {has_zone} then try_cast({said} as timestamptz)::timestamp else {local} end"
     if time.format in MICROSECONDS:
-        since = f"try_cast({said} as decimal(38, 9)) * {MICROSECONDS[time.format]}"
+        since = f"try_cast({said} as decimal(28, 9)) * {MICROSECONDS[time.format]}"
         return f"try(make_timestamp(({since})::bigint))"
     parsed = f"try_strptime({said}, {Value(time.format)})"
     return f"{parsed}::timestamp" if "%z" in time.format.lower() else in_zone.format(f"{parsed}::timestamp")
@@ -213,10 +215,8 @@ def _problems(map_: Map, kind: Kind) -> Iterator[str]:
             fits = f"coalesce({name} between 0 and {LARGEST}, false)"
         problem = Value(f"{name}: {where} {_no(name)}")
         yield f"case when said_{name} is not null and not ({fits}) then {problem} end"
-    for name in REQUIRED[kind]:
-        if name not in map_.columns:
-            yield str(Value(f"{name}: no column is mapped to it"))
-        else:
+    for name in (*REQUIRED[kind], "record_id"):
+        if name in map_.columns:
             where = ", ".join(f"`{one}`" for one in map_.columns[name].column or ())
             yield f"case when said_{name} is null then {Value(f'{name}: {where} is empty')} end"
 
@@ -242,9 +242,10 @@ def _no(name: str) -> str:
 def _tag_texts(map_: Map) -> list[str]:
     of_columns = [_first(names) for names in map_.tags.columns.values()]
     of_maps = [
-        f"coalesce(try({_first((name,))}::json), to_json({_first((name,))}))" for name in map_.tags.maps
+        f"coalesce(try_cast({_first((name,))} as json), to_json({_first((name,))}))"
+        for name in map_.tags.maps
     ]
-    of_headers = [f"try({_first((name,))}::json)" for name in map_.tags.headers]
+    of_headers = [f"try_cast({_first((name,))} as json)" for name in map_.tags.headers]
     return [f"{sql} as tag_text_{n}" for n, sql in enumerate((*of_columns, *of_maps, *of_headers))]
 
 

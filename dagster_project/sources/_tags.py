@@ -75,7 +75,7 @@ def headers(said: str, aliases: Mapping[str, str]) -> str:
     )
     # Each request has a dozen `x-stainless-...` and some `x-litellm-...`; few have another.
     another = '"x-([^sl]|s[^t]|st[^a]|sta[^i]|l[^i]|li[^t])'
-    return f"case when regexp_matches({said}, '{another}') then {claims} end"
+    return f"case when regexp_matches({said}, '{another}', 'i') then {claims} end"
 
 
 def tagged(rows: str, parts: Sequence[str], aliases: Mapping[str, str]) -> str:

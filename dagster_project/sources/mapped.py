@@ -79,7 +79,6 @@ READY: Mapping[str, Map] = {
     "finops": Map(
         columns={
             "started_at": {"column": ("timestamp", "timestamp_utc", "time", "created_at")},
-            "record_id": {"column": ("request_id", "id")},
             "provider": {"column": ("provider", "provider_name")},
             "model": {"column": ("model", "model_name")},
             "input_tokens": {"column": ("input_tokens", "prompt_tokens")},
