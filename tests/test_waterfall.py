@@ -112,6 +112,11 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     books.charge(DAY, "bill only", "10.00", **million, **gpt4o)
     books.asked(DAY, "bill only", "key_gateway", "vk_support", input_tokens=1 * M, **both)
 
+    # the bill prints tags on its lines: they say whose it is where requests do not
+    printed = {"service": "search-api", "feature": "ocr", "aws:createdBy": "hush"}
+    books.charge(DAY, "printed tags", "10.00", tags=printed, **million, **gpt4o)
+    books.asked(DAY, "printed tags", None, "vk_new", tags={"service": "support-bot"}, input_tokens=1 * M, **both)
+
     # a credit follows the usage of the whole account, in proportion
     books.charge(DAY, "credit", "7.50", meter="input", **gpt4o)
     books.charge(DAY, "credit", "-1.50", charge_category="credit", line_item="Promotional credit")
@@ -431,6 +436,7 @@ def money(**amounts: str) -> dict[str, Decimal]:
         ("no tier", money(search="10.00")),
         ("no model", money(support="0.40")),
         ("patterns", money(platform="5.00", research="5.00")),
+        ("printed tags", money(support="2.50", search="7.50")),
         ("claims", money(search="5.00", support="5.00")),
         (None, money(search="9.00")),
     ],
@@ -471,6 +477,16 @@ def test_every_dollar_says_where_it_comes_from(books, account, day, bases):
         day,
     )
     assert {basis for (basis,) in rows} == bases
+
+
+def test_tags_of_the_bill_stand_below_those_of_requests(books):
+    found = books.query(
+        "select team, tags, feature from fct_cost_allocations where account_id = 'printed tags' order by all"
+    )
+    assert found == [
+        ("search", {"service": "search-api", "feature": "ocr"}, "ocr"),
+        ("support", {"service": "support-bot", "feature": "ocr"}, "ocr"),
+    ]
 
 
 def test_a_model_without_a_price_is_null_not_free(books):

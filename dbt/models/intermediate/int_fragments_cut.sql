@@ -52,6 +52,7 @@ of_cells as (
         cells.context_tier,
         coalesce(charges.charge_category, 'usage') as charge_category,
         charges.line_item,
+        charges.tags as charge_tags,
 
         cut_cells.quantity,
         cut_cells.cost_usd,
@@ -117,6 +118,7 @@ select
     context_tier,
     'usage' as charge_category,
     null as line_item,
+    null as charge_tags,
 
     quantity,
     case

@@ -1,4 +1,5 @@
 -- One row per fragment, with its id, its gateway identity and tags, and the id of the identity that decides its owner.
+-- Tags are those of the requests, and where they do not say, those that the bill prints on the line.
 with deciding as (
     select
         list(distinct tag_key) filter (where tag_key is not null) as tag_keys,
@@ -11,29 +12,24 @@ with deciding as (
 requests as (
     select
         groups.*,
-        case
-            when groups.tags is not null
-                then map_from_entries(
-                    list_filter(map_entries(groups.tags), lambda tag: list_contains(deciding.tag_keys, tag.key)) -- noqa: RF01
-                )
-        end as deciding_tags
+        {{ deciding_of("groups.tags") }} as deciding_tags
     from {{ ref("int_request_groups") }} as groups
     cross join deciding
 ),
 
 identified as (
     select
-        fragments.*,
+        fragments.* exclude (charge_tags),
         requests.gateway,
         requests.gateway_key_id,
         requests.gateway_key_name,
         requests.gateway_team,
         requests.gateway_team_name,
         requests.gateway_user,
-        requests.tags,
+        {{ said_by("requests.tags", "fragments.charge_tags") }} as tags,
         case when deciding.has_model then fragments.model end as deciding_model,
         case when deciding.has_line_item then fragments.line_item end as deciding_line_item,
-        requests.deciding_tags
+        {{ said_by("requests.deciding_tags", deciding_of("fragments.charge_tags")) }} as deciding_tags
     from {{ ref("int_fragments_cut") }} as fragments
     cross join deciding
     left join requests on fragments.request_group_id = requests.request_group_id

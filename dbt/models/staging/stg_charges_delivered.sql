@@ -19,6 +19,13 @@ select
     charges.service_tier,
     charges.context_tier,
     charges.region,
+    -- of the resource, as the bill says them; only those that this deployment reports by
+    case
+        when cardinality(charges.tags) > 0
+            then map_from_entries(
+                list_filter(map_entries(charges.tags), lambda tag: list_contains(active_tags.keys, tag.key)) -- noqa: RF01
+            )
+    end as tags,
 
     charges.charge_category,
     charges.line_item,
@@ -33,6 +40,7 @@ select
     {{ in_usd("charges.billed_cost", "charges.currency", "fx_rates.usd_per_unit") }} as billed_usd,
     {{ in_usd("charges.list_cost", "charges.currency", "fx_rates.usd_per_unit") }} as list_usd
 from {{ source("lake", "charges") }} as charges
+cross join (select coalesce(list(tag_key), []) as keys from {{ source("lake", "active_tags") }}) as active_tags
 left join {{ ref("fx_rates") }} as fx_rates
     on charges.currency = fx_rates.currency and {{ holds_on("fx_rates", "charges.usage_date") }}
 left join {{ source("lake", "models") }} as models

@@ -108,6 +108,7 @@ select
         used.service_tier as service_tier,
         used.context_tier as context_tier,
         null as region,
+        null as tags,
         'usage' as charge_category,
         concat('usage drawn from ', purchases.line_item) as line_item,
         null as quantity,

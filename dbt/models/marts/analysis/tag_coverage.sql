@@ -1,5 +1,5 @@
 -- One row per UTC day, team, gateway, gateway key and active tag key. For each tag key every dollar is in exactly one row;
--- what no gateway saw, and so nobody could tag, has a row of its own with no gateway.
+-- what no gateway saw, and so only the bill could tag, has a row of its own with no gateway.
 select
     allocations.usage_date,
     allocations.team,
