@@ -126,8 +126,8 @@ def roll_up(home: Path) -> None:
     with lake.scratch() as scratch, duckdb.connect() as engine:
         file = scratch / "rollup"
         records = [lake.records("request", "gateway", DAY)]
-        with rollup.rolled_up(engine, records, settings.DEFAULT_ACTIVE_TAGS) as rows:
-            engine.execute(f"copy ({rows}) to '{file}' (format parquet, compression zstd)")
+        with rollup.rolled_up(engine, records, settings.DEFAULT_ACTIVE_TAGS) as rolled:
+            engine.execute(f"copy ({rolled.rows}) to '{file}' (format parquet, compression zstd)")
         replace_file(file, lake.rollup("request", "gateway", DAY))
 
 

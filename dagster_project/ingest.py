@@ -79,10 +79,12 @@ def ingest(
     guards: settings.Guards = settings.DEFAULT_GUARDS,
     retention: settings.Retention = settings.KEEP_ALL,
     *,
+    tag_values: int = settings.DEFAULT_TAG_VALUES,
     accept_small_days: bool = False,
 ) -> Report:
     """Pull `days` of `source` and replace them in the lake. `instant` is that of the pull itself,
-    with its time zone. What is older than the `retention` is not kept.
+    with its time zone. What is older than the `retention` is not kept. A tag with more than `tag_values`
+    values on a day is not rolled up.
 
     Raises SourceError (the source could not be read, or finished days have far fewer rows than expected
     and that is not accepted), ContractError (its records break the schema); the lake is as it was then.
@@ -115,9 +117,14 @@ def ingest(
                 finished |= {lake.records(kind, source.name, day): file for day, file in files.items()}
                 if kind in rollup.KINDS:
                     folder = scratch / f"{kind}-{batch[0]}-rollup"
-                    with rollup.rolled_up(connection, list(files.values()), active_tags) as rows:
-                        rolled = write(connection, rows, batch, folder)
-                    finished |= {lake.rollup(kind, source.name, day): file for day, file in rolled.items()}
+                    with rollup.rolled_up(
+                        connection, list(files.values()), active_tags, tag_values
+                    ) as rolled:
+                        written = write(connection, rolled.rows, batch, folder)
+                    finished |= {lake.rollup(kind, source.name, day): file for day, file in written.items()}
+                    for key, values in rolled.crowded.items():
+                        told = f"values of the tag `{key}`, too many to report by"
+                        counts[told] = max(counts[told], values)
                 if kind == "request":
                     first = retention.first_request_day(pulled_at.date())
                     for day in files:

@@ -38,6 +38,10 @@ DEFAULT_ACTIVE_TAGS = (
 )
 
 
+DEFAULT_TAG_VALUES = 10_000
+"""Of one active tag on one day: what is above is an id, and every request would be a row of the rollup."""
+
+
 def home() -> Path:
     """`CHARGEBACK_HOME`: lake, raw pages, build file and the published warehouse.
 
@@ -290,6 +294,7 @@ class Settings:
     guards: Guards = DEFAULT_GUARDS
     journal: Journal | None = None
     retention: Retention = KEEP_ALL
+    tag_values: int = DEFAULT_TAG_VALUES
 
 
 class _Loader(yaml.SafeLoader):
@@ -307,6 +312,7 @@ class _Loader(yaml.SafeLoader):
 class _Document(Strict):
     sources: dict[str, dict[str, Any]]
     active_tags: tuple[str, ...] = DEFAULT_ACTIVE_TAGS
+    tag_values: int = Field(default=DEFAULT_TAG_VALUES, ge=1)
     coverage: Coverage = DEFAULT_COVERAGE
     guards: Guards = DEFAULT_GUARDS
     journal: Journal | None = None
@@ -355,7 +361,9 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
             problems.append(str(error))
     if problems:
         raise ConfigError(str(path), problems)
-    return Settings(entries, top.active_tags, top.coverage, top.guards, top.journal, top.retention)
+    return Settings(
+        entries, top.active_tags, top.coverage, top.guards, top.journal, top.retention, top.tag_values
+    )
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

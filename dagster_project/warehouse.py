@@ -85,8 +85,8 @@ def prepare(lake: Lake, configured: settings.Settings) -> None:
             empty_records(connection, records)
             if kind in rollup.KINDS:
                 rolled = scratch / f"{kind}-rollup.parquet"
-                with rollup.rolled_up(connection, [records], configured.active_tags) as rows:
-                    connection.execute(f"copy ({rows}) to '{rolled}' (format parquet)")
+                with rollup.rolled_up(connection, [records], configured.active_tags) as rolled_up:
+                    connection.execute(f"copy ({rolled_up.rows}) to '{rolled}' (format parquet)")
                 replace_file(rolled, lake.root / "rollups" / kind / EMPTY / "none.parquet")
             replace_file(records, lake.root / "records" / kind / EMPTY / "none.parquet")
         NO_NAMES.write_parquet(scratch / "names.parquet")

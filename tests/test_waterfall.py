@@ -115,7 +115,9 @@ def books(tmp_path_factory) -> Books:  # noqa: PLR0915 - a book of short stories
     # the bill prints tags on its lines: they say whose it is where requests do not
     printed = {"service": "search-api", "feature": "ocr", "aws:createdBy": "hush"}
     books.charge(DAY, "printed tags", "10.00", tags=printed, **million, **gpt4o)
-    books.asked(DAY, "printed tags", None, "vk_new", tags={"service": "support-bot"}, input_tokens=1 * M, **both)
+    books.asked(
+        DAY, "printed tags", None, "vk_new", tags={"service": "support-bot"}, input_tokens=1 * M, **both
+    )
 
     # a credit follows the usage of the whole account, in proportion
     books.charge(DAY, "credit", "7.50", meter="input", **gpt4o)

@@ -39,6 +39,7 @@ def _asset(source: Source, configured: settings.Settings) -> dg.AssetsDefinition
             datetime.now(UTC),
             configured.guards,
             configured.retention,
+            tag_values=configured.tag_values,
             accept_small_days=context.run.tags.get(ACCEPT_TAG) == "true",
         )
         for small in report.accepted:
