@@ -4,6 +4,9 @@
       raw/<source>/<first>..<last>/       what a provider's API answered, page by page
       lake/records/<kind>/<source>/<day>.parquet
       lake/rollups/<kind>/<source>/<day>.parquet
+      lake/rollups/spoken/<source>/<day>.parquet
+                                          of its requests those that no other source speaks for
+      lake/set_aside/<day>.parquet        who speaks for the others
       lake/names/<source>.parquet         what its listings have called things, and since when
       lake/pulled_days/<source>.parquet   when each of its days was pulled
       lake/restatements/<source>/<pull_id>.parquet
@@ -100,6 +103,17 @@ class Lake:
 
     def rollup(self, kind: Kind, source: str, day: date) -> Path:
         return self.root / "rollups" / kind / source / f"{day}.parquet"
+
+    def spoken(self, source: str, day: date) -> Path:
+        return self.root / "rollups" / "spoken" / source / f"{day}.parquet"
+
+    def set_aside(self, day: date | str) -> Path:
+        return self.root / "set_aside" / f"{day}.parquet"
+
+    @property
+    def overlaps_decided(self) -> Path:
+        """What each day's decision was made of."""
+        return self.home / "build" / "overlaps.json"
 
     def answers(self) -> list[tuple[Path, Days]]:
         """The folders of `raw`, and the days that each is of."""

@@ -46,6 +46,11 @@ DIMENSIONS = (
 )
 
 
+IS_BILLABLE = """(not coalesce(is_cache_hit, false)
+  and (coalesce(status, 'ok') <> 'error' or coalesce(reported_cost, 0) > 0))"""
+"""SQL of whether a request can be on the provider's bill: not a cache hit of the gateway, and not an error,
+unless the gateway saw a cost (an answer cut off in the middle is billed)."""
+
 TOO_MANY = "(too many values)"
 """The value of a tag on a day on which it has more values than are reported by."""
 
@@ -71,9 +76,6 @@ def rolled_up(
     Columns: DIMENSIONS, `started_hour`, `tags`, `context_above_tokens` (the greatest of
     rates.CONTEXT_BANDS that the request's context exceeds, 0 below all, null where nobody knows),
     `is_billable`, `meter`, `quantity`, and `reported_cost` (USD, on each group's `requests` row only).
-
-    A request is billable when it can be on the provider's bill: not a cache hit of the gateway, and
-    not an error, unless the gateway saw a cost (an answer cut off in the middle is billed).
     """
     connection.execute(f"create temp table rolled as {_rolled(records, active_tags)}")
     try:
@@ -127,8 +129,7 @@ select
   date_trunc('hour', started_at) as started_hour,
   [{values}]::varchar[] as tag_values,
   case {bands} when context_tokens is not null then 0 end as context_above_tokens,
-  not coalesce(is_cache_hit, false)
-    and (coalesce(status, 'ok') <> 'error' or coalesce(reported_cost, 0) > 0) as is_billable,
+  {IS_BILLABLE} as is_billable,
   {", ".join(f"sum({meter.column}) as {meter.column}" for meter in METERS)},
   list(other_meters) filter (cardinality(other_meters) > 0) as other_meters,
   sum(reported_cost) as reported_cost

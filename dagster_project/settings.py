@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -295,6 +295,8 @@ class Settings:
     journal: Journal | None = None
     retention: Retention = KEEP_ALL
     tag_values: int = DEFAULT_TAG_VALUES
+    overlaps: tuple[tuple[str, ...], ...] = ()
+    """Lists of sources that log the same calls; the one that stands first speaks."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -313,6 +315,7 @@ class _Document(Strict):
     sources: dict[str, dict[str, Any]]
     active_tags: tuple[str, ...] = DEFAULT_ACTIVE_TAGS
     tag_values: int = Field(default=DEFAULT_TAG_VALUES, ge=1)
+    overlaps: tuple[tuple[str, ...], ...] = ()
     coverage: Coverage = DEFAULT_COVERAGE
     guards: Guards = DEFAULT_GUARDS
     journal: Journal | None = None
@@ -330,7 +333,8 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
         raise ConfigError(str(path), _readable(error)) from None
 
     entries: dict[str, Entry] = {}
-    problems = [
+    problems = list(_overlap_problems(top))
+    problems += [
         f"coverage.untagged_share: `{key}` is not one of active_tags; {nearest(key, top.active_tags)}"
         for key in top.coverage.untagged_share
         if key not in top.active_tags
@@ -362,8 +366,26 @@ def load(path: Path, entry_types: Mapping[str, type[Entry]]) -> Settings:
     if problems:
         raise ConfigError(str(path), problems)
     return Settings(
-        entries, top.active_tags, top.coverage, top.guards, top.journal, top.retention, top.tag_values
+        entries,
+        top.active_tags,
+        top.coverage,
+        top.guards,
+        top.journal,
+        top.retention,
+        top.tag_values,
+        top.overlaps,
     )
+
+
+def _overlap_problems(top: _Document) -> Iterator[str]:
+    said = [name for declared in top.overlaps for name in declared]
+    for name in sorted(set(said)):
+        if name not in top.sources:
+            yield f"overlaps: there is no source `{name}`; {nearest(name, list(top.sources))}"
+        elif said.count(name) > 1:
+            yield f"overlaps: `{name}` stands twice; put all sources of the same calls into one list"
+    if any(len(declared) < 2 for declared in top.overlaps):
+        yield "overlaps: a list needs two sources or more"
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from decimal import Decimal
 import duckdb
 import polars as pl
 
-from dagster_project import build_info, closing, pulled_days, restatements, rollup, settings
+from dagster_project import build_info, closing, overlaps, pulled_days, restatements, rollup, settings
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.ingest import empty_records
 from dagster_project.lake import Lake, replace_file
@@ -60,6 +60,7 @@ def prepare(lake: Lake, configured: settings.Settings) -> None:
             "versions": build_info.versions(),
             **closing.tables(lake),
             **declared.tables(configured.entries.values()),
+            **overlaps.tables(lake, configured),
             "active_tags": pl.DataFrame(
                 {"tag_key": list(configured.active_tags)}, schema={"tag_key": pl.String}
             ),
@@ -87,8 +88,14 @@ def prepare(lake: Lake, configured: settings.Settings) -> None:
                 rolled = scratch / f"{kind}-rollup.parquet"
                 with rollup.rolled_up(connection, [records], configured.active_tags) as rolled_up:
                     connection.execute(f"copy ({rolled_up.rows}) to '{rolled}' (format parquet)")
+                if kind == "request":
+                    shutil.copyfile(rolled, scratch / "spoken.parquet")
+                    replace_file(
+                        scratch / "spoken.parquet", lake.root / "rollups" / "spoken" / EMPTY / "none.parquet"
+                    )
                 replace_file(rolled, lake.root / "rollups" / kind / EMPTY / "none.parquet")
             replace_file(records, lake.root / "records" / kind / EMPTY / "none.parquet")
+        replace_file(overlaps.empty(scratch), lake.set_aside("none"))
         NO_NAMES.write_parquet(scratch / "names.parquet")
         replace_file(scratch / "names.parquet", lake.names(EMPTY))
         pulled_days.NO_DAYS.write_parquet(scratch / "pulled_days.parquet")

@@ -23,7 +23,7 @@ from dagster_dbt import (
 )
 from packaging.version import Version
 
-from dagster_project import coverage, markdown, retention, settings, sources, verdicts, warehouse
+from dagster_project import coverage, markdown, overlaps, retention, settings, sources, verdicts, warehouse
 from dagster_project.defs.knowledge import FOLLOWS
 from dagster_project.lake import Lake
 from dagster_project.terminal import counted
@@ -119,6 +119,7 @@ parse_dbt_project()
 def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     lake = Lake.of_environment()
     configured = sources.load_settings()
+    overlaps.decide(lake, configured)  # before what it goes by is forgotten
     forgotten = retention.honour(lake, configured.retention, datetime.now(UTC).date())
     if any(forgotten):
         context.log.info(

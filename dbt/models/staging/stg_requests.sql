@@ -1,5 +1,18 @@
 -- One row per UTC hour, provider and gateway identity, tags, model, tier, context band and meter of the gateway logs.
--- Only requests that can be on a bill; a meter that the gateway knows to be zero is a row with quantity 0.
+-- Only requests that can be on a bill, and of calls that several sources have logged those of the one that speaks; a
+-- meter that the gateway knows to be zero is a row with quantity 0.
+with requests as (
+    select *
+    from {{ source("lake", "request_rollups") }} as rollups
+    where not exists (
+        select 1
+        from {{ source("lake", "set_aside") }} as set_aside
+        where set_aside.source = rollups.source and set_aside.usage_date = rollups.usage_date
+    )
+    union all by name
+    select * from {{ source("lake", "spoken_rollups") }}
+)
+
 select
     requests.usage_date,
     extract(hour from requests.started_hour) as started_hour,
@@ -26,7 +39,7 @@ select
     coalesce(meters.unit, 'units') as unit,
     requests.quantity,
     requests.reported_cost
-from {{ source("lake", "request_rollups") }} as requests
+from requests
 left join {{ source("lake", "models") }} as models
     on requests.provider = models.provider and requests.model = models.model
 left join {{ source("lake", "meters") }} as meters
