@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ALLOCATED, Books
 from typer.testing import CliRunner
 
@@ -26,19 +27,27 @@ def blocks(language: str) -> list[str]:
     return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
 
 
-IN_SOURCES = ("sources:", "journal:")
+IN_SOURCES = ("sources:", "journal:", "overlaps:")
 """What the blocks for sources.yaml begin with; all others are of the ownership map."""
+
+
+OTHERS = """sources:
+  gateway: {type: litellm, start_date: 2026-10-01, path: unused}
+  traces: {type: majordomo, start_date: 2026-10-01, path: unused}
+"""
+"""What blocks that are no sources themselves may name."""
 
 
 def test_the_sources_are_valid(tmp_path, monkeypatch):
     found = []
     for text in blocks("yaml"):
         if text.startswith(IN_SOURCES):
-            whole = text if text.startswith("sources:") else f"sources: {{}}\n{text}"
+            whole = text if text.startswith("sources:") else f"{OTHERS}\n{text}"
             (tmp_path / "sources.yaml").write_text(whole, encoding="utf-8")
             monkeypatch.setenv("CHARGEBACK_SOURCES", str(tmp_path / "sources.yaml"))
             found += sources.configured()
-    assert found == ["openai", "anthropic", "gateway", "plans"]
+    others = list(yaml.safe_load(OTHERS)["sources"])
+    assert [name for name in found if name not in others] == ["openai", "anthropic", "plans", "house_gateway"]
 
 
 def types_of_sources() -> str:
