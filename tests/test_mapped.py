@@ -117,6 +117,25 @@ def test_a_pull_takes_nothing_as_long_as_a_row_is_none(tmp_path: Path) -> None:
     assert ingest(source, DAY, lake, (), DAY.end).rows("request") == 1
 
 
+def test_money_of_no_currency_is_no_money(tmp_path: Path) -> None:
+    columns = {
+        "started_at": "ts",
+        "provider": {"value": "mistral"},
+        "charge_category": {"value": "usage"},
+        "billed_cost": "cost",
+        "currency": "currency",
+    }
+    text = "ts,cost,currency\n2026-10-01,1,EUR\n2026-10-01,1,Euro\n2026-10-01,1,\n2026-10-01,,usd\n"
+    with duckdb.connect() as engine:
+        found = parsed(tmp_path, text, engine, records="charge", columns=columns)
+        assert found.records["charge"].project("billed_cost::int, currency").fetchall() == [(1, "EUR")]
+    assert [problem.partition(" (")[0] for problem in found.problems] == [
+        "billed_cost: `cost` is empty",
+        "currency: `currency` is empty",
+        "currency: `currency` is no currency's code",
+    ]
+
+
 def test_usage_is_summed_by_what_it_agrees_in(tmp_path: Path) -> None:
     text = (
         "hour,key,model,in,cached,calls\n"
@@ -149,6 +168,7 @@ def test_usage_is_summed_by_what_it_agrees_in(tmp_path: Path) -> None:
         ({"columns": REQUEST | {"input_tokens": "n", "cache_read_tokens": "c"}}, "say `parts: inside`"),
         ({"columns": REQUEST | {"model": {"column": "m", "value": "x"}}}, "say either `column` or `value`"),
         ({"columns": REQUEST | {"output_tokens": {"column": "n", "times": 0}}}, "greater than 0"),
+        ({"columns": REQUEST | {"status": {"column": "s", "words": {"x": "fine"}}}}, "no word means fine"),
         ({"time": {"format": "rfc"}}, "neither iso"),
         ({"time": {"zone": "Mars/Base"}}, "no time zone"),
         ({"like": "nobody"}, "no ready-made map; those are prismo, tokonomics, finops"),

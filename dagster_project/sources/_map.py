@@ -159,6 +159,10 @@ class Map(Strict):
         free = [column.name for column in COLUMNS if column.name not in OF_THE_LAKE]
         if unknown := sorted(columns.keys() - {*free, DEPLOYMENT}):
             raise ValueError(f"there is no column {', '.join(unknown)} to map; those are {', '.join(free)}")
+        for name, column in columns.items():
+            meanings = sorted(set(WORDS.get(name, {}).values()))
+            if meanings and (wrong := sorted(set(column.words.values()) - set(meanings))):
+                raise ValueError(f"{name}: no word means {', '.join(wrong)}; they mean {', '.join(meanings)}")
         return columns
 
     @model_validator(mode="after")

@@ -73,7 +73,7 @@ select
   list_filter([{", ".join(_problems(map_, kind))}], lambda problem: problem is not null) as problems,
   coalesce(least(input_rest, output_rest) < 0, false) as is_negative_remainder,
   {", ".join(f"{sql} as {name}" for name, sql in record.items())}
-from ({_tags.tagged(rows, _tag_pairs(map_), aliases)})"""
+from ({_tags.tagged(rows, _tag_pairs(map_, aliases), aliases)})"""
 
 
 def problems(rows: duckdb.DuckDBPyRelation) -> list[str]:
@@ -211,6 +211,8 @@ def _problems(map_: Map, kind: Kind) -> Iterator[str]:
         fits = f"{name} is not null"
         if name in ("started_at", "ended_at"):
             fits = f"coalesce({name} between {LOGGED[0]} and {LOGGED[1]}, false)"
+        elif name == "currency":
+            fits = "coalesce(regexp_full_match(currency, '[A-Z]{3}'), false)"
         elif name in _COUNTS or name == "reported_cost":
             fits = f"coalesce({name} between 0 and {LARGEST}, false)"
         problem = Value(f"{name}: {where} {_no(name)}")
@@ -236,7 +238,7 @@ def _no(name: str) -> str:
         return "is a word that nobody said the meaning of: add it to `words`"
     if _type(name) == MONEY:
         return "is no number, or one that no request costs" if name == "reported_cost" else "is no number"
-    return "is no whole number that could be one"
+    return "is no currency's code" if name == "currency" else "is no whole number that could be one"
 
 
 def _tag_texts(map_: Map) -> list[str]:
@@ -249,7 +251,7 @@ def _tag_texts(map_: Map) -> list[str]:
     return [f"{sql} as tag_text_{n}" for n, sql in enumerate((*of_columns, *of_maps, *of_headers))]
 
 
-def _tag_pairs(map_: Map) -> list[str]:
+def _tag_pairs(map_: Map, aliases: Mapping[str, str]) -> list[str]:
     keys = list(map_.tags.columns)
     maps = range(len(keys), len(keys) + len(map_.tags.maps))
     headers = range(maps.stop, maps.stop + len(map_.tags.headers))
@@ -257,7 +259,7 @@ def _tag_pairs(map_: Map) -> list[str]:
     return [
         f"list_filter([{said}]::struct(key varchar, value varchar)[], lambda pair: pair.value is not null)",
         *(_tags.labels(f"tag_text_{n}") for n in maps),
-        *(_tags.headers(f"tag_text_{n}", {}) for n in headers),
+        *(_tags.headers(f"tag_text_{n}", aliases) for n in headers),
     ]
 
 
