@@ -96,7 +96,7 @@ def ingest(
         source.module.fetch(source.entry, days, raw)
         parsed = source.module.parse(source.entry, days, raw, connection)
         known = pulled_days.read(lake.pulled_days(source.name))
-        _refuse_to_forget(connection, source.name, parsed.days_without_files, known, lake)
+        _refuse_to_forget(connection, source, parsed.days_without_files, known, lake)
         counts = Counter(parsed.counts)
         finished: dict[Path, Path] = {}
         by_day: list[DayOfKind] = []
@@ -211,22 +211,23 @@ def _rows_held(
 
 def _refuse_to_forget(
     connection: duckdb.DuckDBPyConnection,
-    source: str,
+    source: Source,
     days: Collection[date],
     known: pl.DataFrame,
     lake: Lake,
 ) -> None:
-    """A day whose files are gone is not a day without requests: what was read of it stays."""
-    for day, rows in sorted(_rows_held(connection, "request", source, days, known, lake).items()):
-        if rows:
-            raise SourceError(
-                source,
-                f"no file of this day is left, and {rows} records of it were read before",
-                where=str(day),
-                remedy=f"Put its files back or ask for other days; remove "
-                f"{lake.records('request', source, day)} if the day is to be empty. "
-                "Nothing was replaced.",
-            )
+    """A day that can be read no more is not a day of nothing: what was read of it stays."""
+    for kind in source.module.KINDS:
+        for day, rows in sorted(_rows_held(connection, kind, source.name, days, known, lake).items()):
+            if rows:
+                raise SourceError(
+                    source.name,
+                    f"nothing of this day is left to read, and {rows} records of it were read before",
+                    where=str(day),
+                    remedy=f"Put its files back or ask for other days; remove "
+                    f"{lake.records(kind, source.name, day)} if the day is to be empty. "
+                    "Nothing was replaced.",
+                )
 
 
 class _connection:
