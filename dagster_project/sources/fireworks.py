@@ -118,17 +118,19 @@ def _read(entry: Entry, pages: Iterable[_pages.Page], counts: Counter[str]) -> I
 
 
 def _amount(row: Mapping[str, Any]) -> tuple[Decimal, str | None]:
-    """A part that is not there is 0, unless it is there by a name that nobody knows."""
+    """A part that is not there is 0, unless it is there by another name."""
     money = _buckets.inner(row, "subtotal")
-    left_out, unknown = _PARTS.keys() - money.keys(), money.keys() - _PARTS.keys() - {"currencyCode"}
-    if left_out and unknown:
-        raise ValueError(f"`{min(left_out)}` is missing, and `{min(unknown)}` is not known")
     amount = Decimal(0)
-    for part in _PARTS.keys() & money.keys():
-        number = _buckets.number(money, part)
-        if number % 1:
-            raise ValueError(f"`{part}` is not a whole number")
-        amount += number.scaleb(_PARTS[part])
+    for part, power in _PARTS.items():
+        if part in money:
+            number = _buckets.number(money, part)
+            if number % 1:
+                raise ValueError(f"`{part}` is not a whole number")
+            amount += number.scaleb(power)
+        else:
+            for name in money:
+                if part in name:
+                    raise ValueError(f"`{part}` is missing, and `{name}` is not known")
     return amount, _buckets.text(money, "currencyCode")
 
 

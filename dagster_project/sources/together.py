@@ -76,12 +76,11 @@ def _answers(api: _http.Api, entry: Entry, days: Days) -> Iterator[_pages.Page]:
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """A charge for each line, and one that takes it off again where a credit was given for it."""
-    counts: Counter[str] = Counter(days_without_a_cost_bucket=0, unparsed_line_items=0)
-    control = Control()
+    counts: Counter[str] = Counter(unparsed_line_items=0)
     with localcontext(_buckets.EXACT):
         windows = list(_windows(entry.name, days, _pages.read(raw)))
         line = partial(_line, entry, counts)
-        charges = _buckets.charges(entry, windows, "product_name", _amount, line, control)
+        charges = _buckets.charges(entry, windows, "product_name", _amount, line, Control())
     counts["days_without_a_cost_bucket"] = len(days) - len(windows)
     return Parsed({"charge": records.frame(charges, entry.name, "charge")}, counts)
 
@@ -122,14 +121,16 @@ def _charged(line: Mapping[str, Any]) -> tuple[bool, ...]:
 
 def _credit(line: Mapping[str, Any]) -> str | None:
     """The type of the credit that covers the line; None without one, unless it is there by another name."""
-    if line.get("applied_credit") is None:
-        for name in line.keys() - {"applied_credit"}:
+    if "applied_credit" not in line:
+        for name in line:
             if "credit" in name:
                 raise ValueError(f"`applied_credit` is missing, and `{name}` is not known")
+    if line.get("applied_credit") is None:
         return None
     kind = _buckets.issued(_buckets.inner(line, "applied_credit"), "type")
     if kind not in ("PREPAID", "POSTPAID", "CREDIT"):
-        raise ValueError(f"`applied_credit` is of the `type` `{kind}`, so what the line costs is not known")
+        shown = _buckets.shown(kind)
+        raise ValueError(f"`applied_credit` is of the `type` `{shown}`, so what the line costs is not known")
     return kind
 
 
