@@ -224,7 +224,7 @@ def _refuse_to_forget(
                     source.name,
                     f"nothing of this day is left to read, and {rows} records of it were read before",
                     where=str(day),
-                    remedy=f"Put its files back or ask for other days; remove "
+                    remedy=f"Put its files back, if it is a log, or ask for other days; remove "
                     f"{lake.records(kind, source.name, day)} if the day is to be empty. "
                     "Nothing was replaced.",
                 )

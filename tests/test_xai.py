@@ -135,6 +135,16 @@ def test_days_whose_lines_are_cut_off_are_asked_for_alone(
     assert [len(_days_of(request)) for request in asked] == ([2, 2] if most == 6 else [2, 2, 1, 1])
 
 
+def test_a_day_whose_costs_sum_to_nothing_is_not_forgotten(entry, tmp_path) -> None:
+    credit = _series(["", "Manual credit", ""], [DAYS.first], -1)
+    pages = [
+        _page(_series([], DAYS, 0), grouped=False),
+        _page(_series(LINE, [DAYS.first], 1), credit, grouped=True),
+    ]
+    _pages.write(pages, tmp_path)
+    assert xai.parse(entry, DAYS, tmp_path, None).days_without_files == {DAYS.last}
+
+
 def test_a_total_that_is_cut_off_stops_the_pull(entry, serve, tmp_path) -> None:
     serve(lambda request: {**_fixture(request), "limitReached": True})
     xai.fetch(entry, DAYS, tmp_path)
@@ -232,7 +242,7 @@ def test_a_keys_label_is_its_name_and_never_its_id(entry, tmp_path, ids, key, wi
     parsed = _parse(entry, tmp_path, _line(group=ids, groupLabels=labels))
     (row,) = parsed.records["charge"].rows(named=True)
     assert (row["api_key_id"], row["api_key_name"]) == (key, labels[0])
-    assert parsed.counts["keys_without_an_id"] == without_id
+    assert parsed.counts["lines_without_a_key_id"] == without_id
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ dollars, and `nanos`, billionths of one; either may be left out when it is 0. Ev
 account's day cost in all (`subtotal`). It says no tokens and no meter: a line is a key's use of a model.
 
 Not confirmed: whether dedicated deployments and training are in it. The export that the documentation
-calls its counterpart has serverless inference only; what is billed beside it is a `declared` cost.
+calls its counterpart has serverless inference only. `billing/summary`, which is not read, has all three;
+what it has beyond this bill is a `declared` cost.
 """
 
 from __future__ import annotations

@@ -104,12 +104,12 @@ def _question(days: Days, groups: Sequence[str]) -> _http.Params:
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """A charge per key, description and unit, and what the totals have beyond them."""
-    counts: Counter[str] = Counter(days_cut_off=0, keys_without_an_id=0, unparsed_line_items=0)
+    counts: Counter[str] = Counter(days_cut_off=0, lines_without_a_key_id=0, unparsed_line_items=0)
     with localcontext(_buckets.EXACT):
         costs = list(_read(entry, days, _pages.read(raw), counts))
         line = partial(_line, entry, counts)
         charges = _buckets.bill(entry, days, costs, "labels", _amount, line, counts)
-    told = {bucket.day for bucket in costs if not bucket.is_grouped and bucket.results}
+    told = {bucket.day for bucket in costs if bucket.results}
     return Parsed(
         {"charge": records.frame(charges, entry.name, "charge")},
         counts,
@@ -184,7 +184,7 @@ def _line(entry: Entry, counts: Counter[str], bucket: Bucket, result: Mapping[st
     meter = METERS.get((unit or "").lower().replace("_", " "))
     category = None if meter else _buckets.category(description)
     counts["unparsed_line_items"] += meter is None and category is None
-    counts["keys_without_an_id"] += not ids[0] and bool(labels[0])
+    counts["lines_without_a_key_id"] += not ids[0] and bool(labels[0])
     model = _MODEL.search(description or "")
     return bucket.record(entry, *(one or label for one, label in zip(ids, labels, strict=True))) | {
         "api_key_id": ids[0] or None,
