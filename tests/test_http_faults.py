@@ -454,7 +454,9 @@ def changed(body: str, place: Place, change: str) -> str | None:
 
 
 def kind(name: str | int, value: Any) -> str:
-    """Whether a field is an amount, which may be another one tomorrow, or what else it is."""
+    """Whether a field is an amount or a list of one, which may be another tomorrow, or what else it is."""
+    if isinstance(value, list) and len(value) == 1:
+        return kind(name, value[0])
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return "null" if value is None else type(value).__name__
     if str(name).lower().endswith(("time", "_at", "timestamp")):

@@ -46,7 +46,7 @@ def asked(httpserver: HTTPServer) -> list[dict[str, str]]:
             return Response('{"error": {"message": "not found"}}', 404)
         page = 2 if question.get("after") == "cur_2" else 1
         body = (CASE / "pages" / f"usage_{page}.json").read_text(encoding="utf-8")
-        nothing = {"data": [], "currency": "USD", "next_cursor": None}
+        nothing = {"data": [], "currency": "USD", "next_cursor": None, "latest_window_end": None}
         return Response(body if question["month"] == "2026-10" else json.dumps(nothing))
 
     httpserver.expect_request("/v1/billing/usage", method="GET").respond_with_handler(answer)
@@ -101,7 +101,7 @@ def _day(*lines: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def _parse(entry: together.Entry, raw: Path, *days: Mapping[str, Any], **fields: Any) -> Parsed:
-    answer = {"currency": "USD", "next_cursor": None, "data": days, **fields}
+    answer = {"currency": "USD", "next_cursor": None, "latest_window_end": None, "data": days, **fields}
     _pages.write([Page(together.USAGE, (("month", "2026-10"),), json.dumps(answer))], raw)
     return together.parse(entry, DAYS, raw, None)
 
@@ -189,7 +189,8 @@ def test_a_line_that_is_not_understood_stops_the_pull(entry, tmp_path, line, com
 @pytest.mark.parametrize(
     ("days", "fields", "complaint"),
     [
-        ([_day(), _day()], {}, "2026-10-01 came twice"),
+        ([_day(), _day()], {}, "2026-10-01 comes twice"),
+        ([_day()], {"latest_window_end": "2026-10-03T00:00:00Z"}, "the list ends before 2026-10-03"),
         ([_day(date="2026-10-02")], {}, "the `date` of the day"),
         ([_day(start_time="2026-10-01T01:00:00Z")], {}, "is no day"),
         ([_day(end_time="2026-11-01T00:00:00Z")], {}, "is no day"),
@@ -203,8 +204,10 @@ def test_a_list_that_is_not_understood_stops_the_pull(entry, tmp_path, days, fie
         _parse(entry, tmp_path, *days, **fields)
 
 
-def test_a_list_whose_end_has_another_name_stops_the_pull(entry, tmp_path) -> None:
-    answer = {"currency": "USD", "data": [], "next_cursor_v2": "c"}
+@pytest.mark.parametrize("name", ["next_cursor", "latest_window_end"])
+def test_a_list_that_does_not_say_where_it_ends_stops_the_pull(entry, tmp_path, name) -> None:
+    answer = {"currency": "USD", "data": [], "next_cursor": None, "latest_window_end": None}
+    answer[f"{name}_v2"] = answer.pop(name)
     _pages.write([Page(together.USAGE, (), json.dumps(answer))], tmp_path)
-    with pytest.raises(SourceError, match="the field `next_cursor` is missing"):
+    with pytest.raises(SourceError, match=f"the field `{name}` is missing"):
         together.parse(entry, DAYS, tmp_path, None)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
+from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
 from functools import partial
 from pathlib import Path
@@ -86,24 +86,27 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
 
 
 def _windows(source: str, days: Days, pages: Iterable[_pages.Page]) -> Iterator[Bucket]:
-    """The days' lines. Raises SourceError also for a day that comes twice: its lines would count twice."""
+    """The days' lines.
+
+    Raises SourceError also for a day that comes twice, since its lines would count twice, and for a month
+    that ends before its latest day with usage.
+    """
     seen: set[date] = set()
     for page in pages:
         with _buckets.understood(source, f"{USAGE} for {days}"):
             answer = page.json()
-            _buckets.text(answer, "next_cursor")  # null on the last page, but there
             currency = _buckets.text(answer, "currency")
-            windows = _buckets.objects(answer, "data")
-        for window in windows:
-            with _buckets.understood(source, f"{USAGE} for {days}"):
-                start, end = _buckets.utc_day(
-                    _buckets.instant(window, "start_time"), _buckets.instant(window, "end_time")
-                )
-                if _buckets.text(window, "date") != str(start.date()):
-                    raise ValueError(f"the `date` of the day that begins at {start} is another one")
+            windows = [(*_bounds(window), window) for window in _buckets.objects(answer, "data")]
+            for start, _, _ in windows:
                 if start.date() in seen:
-                    raise ValueError(f"{start.date()} came twice")
+                    raise ValueError(f"{start.date()} comes twice")
                 seen.add(start.date())
+            is_last = not _buckets.text(answer, "next_cursor")
+            if is_last and _buckets.text(answer, "latest_window_end"):
+                end = _buckets.instant(answer, "latest_window_end")
+                if (end - timedelta(microseconds=1)).date() not in seen:
+                    raise ValueError(f"the list ends before {end}, its `latest_window_end`")
+        for start, end, window in windows:
             if start.date() in days:
                 with _buckets.understood(source, f"{USAGE} of {start.date()}"):
                     lines = [
@@ -112,6 +115,13 @@ def _windows(source: str, days: Days, pages: Iterable[_pages.Page]) -> Iterator[
                         for is_given in _charged(line)
                     ]
                 yield Bucket(USAGE, True, start, end, lines)
+
+
+def _bounds(window: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    start, end = (_buckets.instant(window, name) for name in ("start_time", "end_time"))
+    if _buckets.text(window, "date") != str(start.date()):
+        raise ValueError(f"the `date` of the day that begins at {start} is another one")
+    return _buckets.utc_day(start, end)
 
 
 def _charged(line: Mapping[str, Any]) -> tuple[bool, ...]:
