@@ -99,7 +99,7 @@ def ingest(
         parsed = source.module.parse(source.entry, days, raw, connection)
         _refuse_problems(source.name, parsed.problems)
         known = pulled_days.read(lake.pulled_days(source.name))
-        _refuse_to_forget(connection, source.name, parsed.days_without_files, known, lake)
+        _refuse_to_forget(connection, source, parsed.days_without_files, known, lake)
         counts = Counter(parsed.counts)
         finished: dict[Path, Path] = {}
         by_day: list[DayOfKind] = []
@@ -231,22 +231,23 @@ def _refuse_problems(source: str, problems: Collection[str]) -> None:
 
 def _refuse_to_forget(
     connection: duckdb.DuckDBPyConnection,
-    source: str,
+    source: Source,
     days: Collection[date],
     known: pl.DataFrame,
     lake: Lake,
 ) -> None:
-    """A day whose files are gone is not a day without requests: what was read of it stays."""
-    for day, rows in sorted(_rows_held(connection, "request", source, days, known, lake).items()):
-        if rows:
-            raise SourceError(
-                source,
-                f"no file of this day is left, and {rows} records of it were read before",
-                where=str(day),
-                remedy=f"Put its files back or ask for other days; remove "
-                f"{lake.records('request', source, day)} if the day is to be empty. "
-                "Nothing was replaced.",
-            )
+    """A day that can be read no more is not a day of nothing: what was read of it stays."""
+    for kind in source.kinds:
+        for day, rows in sorted(_rows_held(connection, kind, source.name, days, known, lake).items()):
+            if rows:
+                raise SourceError(
+                    source.name,
+                    f"nothing of this day is left to read, and {rows} records of it were read before",
+                    where=str(day),
+                    remedy=f"Put its files back, if it is a log, or ask for other days; remove "
+                    f"{lake.records(kind, source.name, day)} if the day is to be empty. "
+                    "Nothing was replaced.",
+                )
 
 
 class connection_in:

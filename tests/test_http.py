@@ -39,7 +39,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def ask(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Page]]:
     monkeypatch.setenv("ACME_KEY", KEY)
 
-    def pages(*cursor: _http.Cursor, is_optional: bool = False, **settings: Any) -> list[Page]:
+    def pages(
+        *cursor: _http.Cursor | None, posts: bool = False, is_optional: bool = False, **settings: Any
+    ) -> list[Page]:
         entry = ProviderEntry(
             name="acme",
             type="any",
@@ -48,9 +50,14 @@ def ask(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[...
             **{"base_url": httpserver.url_for("/v1"), "max_attempts": 3, **settings},
         )
         with _http.Api(
-            entry, DAYS, headers=lambda key: {"x-api-key": key}, needs="an admin key (sk-admin-...)"
+            entry,
+            DAYS,
+            headers=lambda key: {"x-api-key": key},
+            needs="an admin key (sk-admin-...)",
+            missing="Or nobody bought things.",
         ) as api:
-            return list(api.pages("things", (("limit", "2"),), *cursor, is_optional=is_optional))
+            question = (("limit", "2"),)
+            return list(api.pages("things", question, *cursor, posts=posts, is_optional=is_optional))
 
     return pages
 
@@ -81,8 +88,42 @@ def test_a_list_is_followed_by_its_token_and_the_question_stays_the_same(httpser
 
 def test_a_list_is_followed_by_its_last_id(httpserver, ask) -> None:
     _serve(httpserver, {"data": [{"id": "b"}], "has_more": True, "last_id": "b"}, LAST)
-    assert len(ask(("after", "last_id"))) == 2
+    assert len(ask(_http.Cursor("after", "last_id"))) == 2
     assert _questions(httpserver) == ["limit=2", "limit=2&after=b"]
+
+
+TOKEN_ONLY = _http.Cursor("after", "next_cursor", more=None)
+
+
+@pytest.mark.parametrize("end", [{"next_cursor": None}, {"next_cursor": ""}, {}])
+def test_a_list_that_does_not_say_whether_there_is_more_ends_without_a_token(httpserver, ask, end) -> None:
+    _serve(httpserver, {"data": [1], "next_cursor": "c1", "has_more": False}, {"data": [], **end})
+    assert [page.json()["data"] for page in ask(TOKEN_ONLY)] == [[1], []]
+    assert _questions(httpserver) == ["limit=2", "limit=2&after=c1"]
+
+
+def test_without_a_cursor_the_first_answer_is_all(httpserver, ask) -> None:
+    _serve(httpserver, {"data": [1], "has_more": True, "next_page": "t1"})
+    assert len(ask(None)) == 1
+
+
+def test_a_question_that_is_posted_is_kept_and_goes_on_in_its_body(httpserver, ask, waits) -> None:
+    """It is tried again like any other: it changes nothing."""
+    _serve(httpserver, {"next_cursor": "c1"}, Response("no", 503), Response('{"next'), {"next_cursor": ""})
+    pages = ask(TOKEN_ONLY, posts=True)
+    assert [page.params for page in pages] == [(("limit", "2"),), (("limit", "2"), ("after", "c1"))]
+    assert [(request.method, request.query_string) for request, _ in httpserver.log] == [("POST", b"")] * 4
+    assert [request.json for request, _ in httpserver.log] == [
+        {"limit": "2"},
+        *[{"limit": "2", "after": "c1"}] * 3,
+    ]
+    assert len(waits) == 2
+
+
+def test_what_was_posted_is_told_by_its_method(httpserver, ask) -> None:
+    _serve(httpserver, Response('{"error": {"message": "No."}}', 400))
+    with pytest.raises(SourceError, match=f"POST things for {DAYS}, page 1: HTTP 400: No"):
+        ask(TOKEN_ONLY, posts=True)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +141,25 @@ def test_a_list_that_would_loop_or_lose_pages_is_refused(httpserver, ask, answer
     _serve(httpserver, *answers)
     with pytest.raises(SourceError, match=f"things for 2026-10-01..2026-10-03, page .*{complaint}"):
         ask()
+
+
+@pytest.mark.parametrize("posts", [False, True])
+@pytest.mark.parametrize(
+    ("answers", "complaint"),
+    [
+        ([{"next_cursor": 7}], "`next_cursor` does not say where"),
+        ([{"next_cursor": False}], "`next_cursor` does not say where"),
+        ([{"next_cursor": {}}], "`next_cursor` does not say where"),
+        ([{"next_cursor": "t"}] * 2, "leads back to a page"),
+        ([{"next_cursor": "\ud800"}], "cannot be asked for"),
+    ],
+)
+def test_so_is_one_that_does_not_say_whether_there_is_more(
+    httpserver, ask, answers, complaint, posts
+) -> None:
+    _serve(httpserver, *answers)
+    with pytest.raises(SourceError, match=f"things for 2026-10-01..2026-10-03, page .*{complaint}"):
+        ask(TOKEN_ONLY, posts=posts)
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
@@ -185,7 +245,7 @@ def test_the_provider_may_say_whether_trying_again_helps(httpserver, ask, waits)
          ["HTTP 401: invalid_request_error: No.", "needs an admin key (sk-admin-...)", "variable ACME_KEY"]),
         (Response('{"error": {"code": "missing_scope", "message": "Not you."}}', 403),
          ["HTTP 403: missing_scope: Not you.", "variable ACME_KEY"]),
-        (Response("not here", 404), ["HTTP 404", "Check `base_url`"]),
+        (Response("not here", 404), ["HTTP 404", "Check `base_url`", "there. Or nobody bought things."]),
         (Response("", 302, {"Location": "https://elsewhere.example/"}), ["HTTP 302", "Check `base_url`"]),
         (Response('{"error": "flat"}', 400, {"x-request-id": "req_7"}),
          ["HTTP 400, request id req_7", "does not accept this question"]),
@@ -275,7 +335,8 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCa
 
 
 def test_the_key_is_sent_and_is_nowhere_else(httpserver, ask, waits, everything_logged) -> None:
-    echo = {"error": {"type": "auth", "message": f"bad key {KEY} (also sk-ant-another-0), sorry" * 20}}
+    others = "sk-ant-another-0 xai-another-0 fw_another_0 tgp_v1_another_0"
+    echo = {"error": {"type": "auth", "message": f"bad key {KEY} (also {others}), sorry" * 20}}
     _serve(httpserver, LAST, Response(json.dumps(echo), 500), Response(json.dumps(echo), 401))
     pages = ask()
     with pytest.raises(SourceError) as caught:
@@ -283,8 +344,8 @@ def test_the_key_is_sent_and_is_nowhere_else(httpserver, ask, waits, everything_
     assert httpserver.log[0][0].headers["x-api-key"] == KEY
     assert httpserver.log[0][0].headers["User-Agent"].startswith("llm-chargeback/")
     told = "".join(traceback.format_exception(caught.value)) + everything_logged.text + repr(pages)
-    assert "bad key [key] (also [key])" in told
-    for secret in (KEY, KEY[:16], "sk-ant-another"):
+    assert "bad key [key] (also [key] [key] [key] [key])" in told
+    for secret in (KEY, KEY[:16], "another"):
         assert secret not in told
     assert len(str(caught.value)) < 800
 

@@ -914,7 +914,7 @@ def test_days_whose_logs_were_rotated_away_keep_what_was_read(tmp_path):
     source, lake = sources.Source(entry, litellm), Lake(tmp_path / "home")
     assert ingest(source, days, lake, (), days.end).rows("request") == 2
     (tmp_path / "logs" / "2026-11-20" / "a.json").unlink()
-    with pytest.raises(SourceError, match="2026-11-20: no file of this day is left, and 1 records"):
+    with pytest.raises(SourceError, match="2026-11-20: nothing of this day is left to read, and 1 records"):
         ingest(source, days, lake, (), days.end)
     assert pl.read_parquet(lake.records("request", "gateway", days.first)).height == 1
     assert ingest(source, Days(days.last, days.last), lake, (), days.end).rows("request") == 1

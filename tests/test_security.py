@@ -69,9 +69,12 @@ def test_every_field_that_holds_a_secret_is_a_reference_to_the_environment():
                 found[f"{name}.{field}"] = kinds or {said.annotation}
     assert found == {
         "anthropic.api_key": {settings.Secret},
+        "fireworks.api_key": {settings.Secret},
         "litellm.database_url": {settings.SecretReference},
         "majordomo.database_url": {settings.SecretReference},
         "openai.api_key": {settings.Secret},
+        "together.api_key": {settings.Secret},
+        "xai.api_key": {settings.Secret},
     }
 
 
@@ -413,7 +416,7 @@ def test_a_forgotten_day_whose_log_is_gone_is_not_emptied(books):
     parsed = gone.module.parse
     gone.module.parse = lambda *asked: Parsed(parsed(*asked).records, days_without_files=[FIRST])
     with pytest.raises(
-        SourceError, match="no file of this day is left, and 30 records of it were read before"
+        SourceError, match="nothing of this day is left to read, and 30 records of it were read before"
     ):
         pull(books, Days(FIRST, FIRST), FIVE, source=gone, accept_small_days=True)
     assert digests(books.home) == before

@@ -65,7 +65,8 @@ class Parsed:
     records: Mapping[Kind, Records]
     counts: Mapping[str, int] = field(default_factory=dict)
     days_without_files: Collection[date] = ()
-    """Days of which there is nothing to read any more, not even something empty: logs are rotated away."""
+    """Days of which there is nothing to read any more, not even something empty: logs are rotated away, and
+    an API's history ends. What was read of them before stays."""
     names: Collection[Name] = ()
     """What the source's listings say as of the pull. A name that a record itself says is in the record."""
     problems: Collection[str] = ()

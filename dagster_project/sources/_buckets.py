@@ -1,8 +1,8 @@
-"""Daily reports of a provider's administration API, read exactly: what OpenAI's and Anthropic's share.
+"""Daily reports of a provider's administration API, read exactly: what all providers' share.
 
-A report is a list of buckets, a bucket a UTC day with a list of results. The same report is pulled
-twice: grouped by everything that tells who caused it, and ungrouped, as the total that the groups
-must add up to. Where they do not, the difference becomes a record of its own.
+A report is a list of buckets, a bucket a UTC day with a list of results. Mostly it comes twice:
+grouped by everything that tells who caused it, and ungrouped, as the total that the groups must add
+up to. Where they do not, the difference becomes a record of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
@@ -94,7 +94,7 @@ def read(
         is_grouped = any(name == "group_by[]" for name, _ in page.params)
         with understood(source, f"{endpoint} for {days}"):
             buckets = [
-                Bucket(endpoint, is_grouped, *_day(*bounds(sent)), objects(sent, "results"))
+                Bucket(endpoint, is_grouped, *utc_day(*bounds(sent)), objects(sent, "results"))
                 for sent in objects(page.json(), "data")
             ]
         for bucket in buckets:
@@ -107,7 +107,7 @@ def read(
             yield bucket
 
 
-def _day(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+def utc_day(start: datetime, end: datetime) -> tuple[datetime, datetime]:
     """The bounds of a bucket, if it begins a UTC day and ends within it: else its results are of no day."""
     if start.time() != time.min or not timedelta() < end - start <= timedelta(days=1):
         raise ValueError(f"a bucket from {start} to {end} is no day")
@@ -133,7 +133,7 @@ def understood(source: str, where: str) -> Iterator[None]:
         raise _unclear(source, where, f"not understood ({error})") from None
 
 
-def _shown(sent: Any) -> str:
+def shown(sent: Any) -> str:
     """As much of what the provider sent as can be read in an error."""
     return f"{sent!s:.80}".encode(errors="replace").decode()
 
@@ -186,28 +186,12 @@ def bill(
 ) -> list[Record]:
     """The charges of a cost report, and one more per day and currency in which its groups are not all.
 
-    `amount_of` reads a result's amount, in whole units, and currency; `line_of` everything else, once
-    `text_field` names the line in errors. Raises SourceError where the bill cannot be known.
+    The rest is as for `charges`. Raises SourceError where the bill cannot be known.
     """
-    charges = []
-    control = Control()
-    for bucket in buckets:
-        amounts: Counter[str] = Counter()
-        for result in bucket.results:
-            with understood(entry.name, f"{bucket}, line `{_shown(result.get(text_field))}`"):
-                amount, currency = amount_of(result)
-                if amount is None:
-                    raise ValueError("its amount is null, so the bill is not known")
-                if not currency:
-                    raise ValueError("its `currency` is empty, so the bill is not known")
-                if not re.fullmatch("[A-Za-z]{3}", currency):
-                    raise ValueError(f"its `currency` is `{_shown(currency)}`, which is no currency's code")
-                amounts[currency.upper()] += amount
-                if bucket.is_grouped:
-                    charges.append(line_of(bucket, result) | _money(amount, currency))
-        control.add(bucket, amounts)
-    if without := {charge["usage_date"] for charge in charges} - control.days:
-        where = f"the cost report of {min(without)}"
+    buckets, control = list(buckets), Control()
+    lines = charges(entry, buckets, text_field, amount_of, line_of, control)
+    if without := {line["usage_date"] for line in lines} - control.days:
+        where = f"{buckets[0].endpoint} of {min(without)}"
         raise _unclear(entry.name, where, "there are charges, but no total of the day")
     remainders = []
     for bucket, amounts in control.remainders():
@@ -220,7 +204,39 @@ def bill(
             ]
     counts["cost_remainders"] = len(remainders)
     counts["days_without_a_cost_bucket"] = len(days) - len(control.days)
-    return told_apart(charges) + remainders
+    return lines + remainders
+
+
+def charges(
+    entry: ProviderEntry,
+    buckets: Iterable[Bucket],
+    text_field: str,
+    amount_of: Callable[[Mapping[str, Any]], tuple[Decimal | None, str | None]],
+    line_of: Callable[[Bucket, Mapping[str, Any]], Record],
+    control: Control,
+) -> list[Record]:
+    """A charge for each result of the grouped buckets; `control` takes in all buckets.
+
+    `amount_of` reads a result's amount, in whole units, and currency; `line_of` everything else, once
+    `text_field` names the line in errors. Raises SourceError where an amount cannot be known.
+    """
+    lines = []
+    for bucket in buckets:
+        amounts: Counter[str] = Counter()
+        for result in bucket.results:
+            with understood(entry.name, f"{bucket}, line `{shown(result.get(text_field))}`"):
+                amount, currency = amount_of(result)
+                if amount is None:
+                    raise ValueError("its amount is null, so the bill is not known")
+                if not currency:
+                    raise ValueError("its `currency` is empty, so the bill is not known")
+                if not re.fullmatch("[A-Za-z]{3}", currency):
+                    raise ValueError(f"its `currency` is `{shown(currency)}`, which is no currency's code")
+                amounts[currency.upper()] += amount
+                if bucket.is_grouped:
+                    lines.append(line_of(bucket, result) | _money(amount, currency))
+        control.add(bucket, amounts)
+    return told_apart(lines)
 
 
 def _money(amount: Decimal, currency: str) -> Record:
@@ -320,6 +336,18 @@ def text(fields: Mapping[str, Any], name: str) -> str | None:
 def text_if_any(fields: Mapping[str, Any], name: str) -> str | None:
     """A text that the answer may leave out or leave empty."""
     return text(fields, name) if name in fields else None
+
+
+def instant(fields: Mapping[str, Any], name: str) -> datetime:
+    """An instant in ISO 8601 that says its time zone, as UTC. Raises KeyError, or ValueError for all else."""
+    sent = issued(fields, name)
+    try:
+        found = datetime.fromisoformat(sent)
+    except ValueError:
+        raise ValueError(f"`{name}` is not an instant") from None
+    if found.tzinfo is None:
+        raise ValueError(f"`{name}` does not say its time zone")
+    return found.astimezone(UTC).replace(tzinfo=None)
 
 
 def issued(fields: Mapping[str, Any], name: str) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from types import TracebackType
+from typing import Any, NamedTuple
 
 import httpx
 from httpx_retries import Retry, retry_request
@@ -29,16 +30,27 @@ from dagster_project.sources._pages import Page
 LONGEST_WAIT_SECONDS = 120
 """A provider that wants us to stay away for longer is not waited for: the run says when to come back."""
 
-Params = tuple[tuple[str, str], ...]
-Cursor = tuple[str, str]
-"""How a list goes on: the parameter to send, and the field of the last answer that it is taken from."""
+Params = tuple[tuple[str, Any], ...]
 
-BY_TOKEN: Cursor = ("page", "next_page")
+
+class Cursor(NamedTuple):
+    """How a list goes on: the parameter to send, and the field of the last answer that it is taken from.
+
+    `more` is the field that says whether there is more; without one, a `field` that is null, empty or not
+    there is the end.
+    """
+
+    parameter: str
+    field: str
+    more: str | None = "has_more"
+
+
+BY_TOKEN = Cursor("page", "next_page")
 
 _LONGEST_MESSAGE = 400
 _PASSING = (408, 409, 429)
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id")
-_ANY_KEY = re.compile(r"sk-[\w*.-]+")
+_ANY_KEY = re.compile(r"(sk-|xai-|fw_|tgp_)[\w*.-]+")
 _EMAIL = re.compile(r'("(?:user_)?email(?:_address)?"\s*:\s*)"(?:[^"\\]|\\.)*"')
 
 
@@ -46,7 +58,8 @@ class Api:
     """The administration API of `entry` during the pull of `days`. A context manager.
 
     `headers` makes the request headers from the key; `needs` tells, to somebody whose key was
-    refused, which kind of key the API wants. Raises ConfigError when there is no usable key.
+    refused, which kind of key the API wants; `missing` what a 404 may mean besides a wrong address.
+    Raises ConfigError when there is no usable key.
     """
 
     def __init__(
@@ -56,10 +69,12 @@ class Api:
         *,
         headers: Callable[[str], Mapping[str, str]],
         needs: str,
+        missing: str = "",
     ) -> None:
         self._entry = entry
         self._days = days
         self._needs = needs
+        self._missing = missing
         self._key = _key(entry)
         self._client = httpx.Client(
             base_url=entry.base_url,
@@ -71,6 +86,7 @@ class Api:
             backoff_factor=0.5,
             backoff_jitter=0.5,
             max_backoff_wait=30,
+            allowed_methods=("GET", "POST"),  # a POST asks here, too: it changes nothing
             retry_on_exceptions=(*Retry.RETRYABLE_EXCEPTIONS, httpx.DecodingError, _TryAgain),
             validate_response=_try_again,
         )
@@ -87,42 +103,55 @@ class Api:
         self._client.close()
 
     def pages(
-        self, endpoint: str, params: Params, cursor: Cursor = BY_TOKEN, *, is_optional: bool = False
+        self,
+        endpoint: str,
+        params: Params,
+        cursor: Cursor | None = BY_TOKEN,
+        *,
+        posts: bool = False,
+        is_optional: bool = False,
     ) -> Iterator[Page]:
         """Every page of a list, as it arrives; all parameters but the cursor stay the same.
 
-        E-mail addresses are blanked, since pages are kept. A 404 of an optional endpoint is an empty
-        list; an empty page that says there is more is legal. Raises SourceError, also where
-        following the cursor would loop or lose pages.
+        `posts`: the parameters are the fields of a JSON object that is posted, not a query. Without a
+        cursor the first answer is all. E-mail addresses are blanked, since pages are kept. A 404 of an
+        optional endpoint is an empty list; an empty page that says there is more is legal. Raises
+        SourceError, also where following the cursor would loop or lose pages.
         """
-        parameter, field = cursor
+        method = "POST" if posts else "GET"
         sent: set[str] = set()
         position: Params = ()
         for number in itertools.count(1):
-            where = f"GET {endpoint} for {self._days}, page {number}"
-            response = self._get(endpoint, (*params, *position), where)
+            where = f"{method} {endpoint} for {self._days}, page {number}"
+            response = self._ask(method, endpoint, (*params, *position), where)
             if is_optional and number == 1 and response.status_code == httpx.codes.NOT_FOUND:
                 return
             if not response.is_success or _fault(response):
                 raise self._failure(response, where)
             yield Page(endpoint, (*params, *position), _EMAIL.sub(r"\1null", response.text))
 
-            answer = response.json()
-            if not isinstance(answer.get("has_more"), bool):
-                raise self._broken_list("the answer does not say whether there is more (`has_more`)", where)
-            if not answer["has_more"]:
+            if cursor is None:
                 return
-            following = answer.get(field)
+            answer = response.json()
+            following = answer.get(cursor.field)
+            more = answer.get(cursor.more) if cursor.more else following not in (None, "")
+            if not isinstance(more, bool):
+                raise self._broken_list(
+                    f"the answer does not say whether there is more (`{cursor.more}`)", where
+                )
+            if not more:
+                return
             if not (following and isinstance(following, str)):
-                raise self._broken_list(f"there is more, but `{field}` does not say where", where)
+                raise self._broken_list(f"there is more, but `{cursor.field}` does not say where", where)
             if following in sent:
-                raise self._broken_list(f"`{field}` leads back to a page that was already read", where)
+                raise self._broken_list(f"`{cursor.field}` leads back to a page that was already read", where)
             sent.add(following)
-            position = ((parameter, following),)
+            position = ((cursor.parameter, following),)
 
-    def _get(self, endpoint: str, params: Params, where: str) -> httpx.Response:
+    def _ask(self, method: str, endpoint: str, params: Params, where: str) -> httpx.Response:
+        question = {"json": dict(params)} if method == "POST" else {"params": params}
         try:
-            return retry_request(self._client, "GET", endpoint, params=params, retry=self._patience)
+            return retry_request(self._client, method, endpoint, **question, retry=self._patience)
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             raise self._broken_list(
                 f"what the last answer says cannot be asked for ({error})", where
@@ -157,7 +186,8 @@ class Api:
                 variable = self._entry.api_key.variable
                 return f"It needs {self._needs}; the environment variable {variable} is to hold it."
             case 404 | 301 | 302 | 307 | 308:
-                return f"Check `base_url` of the entry, {self._entry.base_url}: the endpoint is not there."
+                where = f"Check `base_url` of the entry, {self._entry.base_url}: the endpoint is not there."
+                return f"{where} {self._missing}".rstrip()
             case status if status >= 400 and wait is not None:
                 return f"Run again after {datetime.now(UTC) + timedelta(seconds=wait):%Y-%m-%d %H:%M} UTC."
             case status if status in _PASSING or status >= 500:

@@ -18,7 +18,7 @@ class Page:
     """One answer. `endpoint` and `params` say what was asked; never a header, so never a secret."""
 
     endpoint: str
-    params: tuple[tuple[str, str], ...]
+    params: tuple[tuple[str, Any], ...]
     body: str
 
     def json(self) -> Any:

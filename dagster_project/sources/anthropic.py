@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, localcontext
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,7 @@ _TELLING_LINES_APART = (
     "currency",
 )
 
-BY_ID: _http.Cursor = ("after_id", "last_id")
+BY_ID = _http.Cursor("after_id", "last_id")
 
 TOKEN_METERS = {
     "uncached_input_tokens": "input",
@@ -138,18 +138,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
 
 
 def _bounds(bucket: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    return _instant(bucket, "starting_at"), _instant(bucket, "ending_at")
-
-
-def _instant(bucket: Mapping[str, Any], name: str) -> datetime:
-    sent = _buckets.issued(bucket, name)
-    try:
-        instant = datetime.fromisoformat(sent)
-    except ValueError:
-        raise ValueError(f"`{name}` is not an instant") from None
-    if instant.tzinfo is None:
-        raise ValueError(f"`{name}` does not say its time zone")
-    return instant.astimezone(UTC).replace(tzinfo=None)
+    return _buckets.instant(bucket, "starting_at"), _buckets.instant(bucket, "ending_at")
 
 
 def _amount(result: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:

@@ -44,7 +44,7 @@ BUCKETS_OF_COSTS = "180"
 BUCKETS_OF_USAGE = "31"
 """Days per page, the most that each report allows."""
 
-BY_ID: _http.Cursor = ("after", "last_id")
+BY_ID = _http.Cursor("after", "last_id")
 
 
 class Entry(ProviderEntry):
