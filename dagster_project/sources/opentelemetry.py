@@ -1,0 +1,692 @@
+"""OpenTelemetry traces of calls to models: OTLP/JSON, as SDKs and the collector's file exporter write it.
+
+Only spans are read. Metrics hold the same tokens without a caller, cumulative and often twice.
+
+A call is a span that says it reached a model, in any of these conventions, old names and new:
+
+    gen_ai.*                    OpenTelemetry's, the SDKs' own spans, OpenLLMetry, LiteLLM, the AI SDK
+    llm.usage.*                 OpenLLMetry's first names
+    llm.token_count.*           OpenInference, of span kind LLM, EMBEDDING or RERANKER
+
+Agents, chains, tools and workflows repeat what their calls say, and are none. Facts about the numbers,
+seen in spans of the real instrumentations:
+
+* Input includes cache reads and writes, output includes reasoning. Where the parts are more than the whole
+  (instrumentations of before 2026 may count input without them), input is 0 and counted.
+* Traces under-count. Spans have no usage when a stream stops early, breaks, or was not asked for its usage;
+  these have null tokens and are counted as `unmeasured`. Retries within an SDK are one span; and what was
+  sampled away is not there.
+* OpenLLMetry counts one output token too many for each streamed answer of Anthropic.
+* LiteLLM says nothing of a call whose tags it cannot read, and not which answers came from its cache.
+
+Two instrumentations write two spans of one call. Spans are views of the same calls when they share trace and
+response id; are nested, of the same model; or stand below one parent at the same time, of the same model, and
+some of them say no response id. Of such spans those of one instrumentation are the records: of the one that
+saw most calls, so no retry, parallel call or error is lost; then of the one that measured most; then as in
+VIEWS. The others are counted as `set_aside`, and none of their numbers is used. Spans of one instrumentation
+are never views of each other, but for one that was delivered twice (`redelivered`).
+
+Who called is said by the span, else by the nearest span above it that says so, else by the resources. Of all
+their attributes only tags are read that are well known, or listed in the entry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import duckdb
+from duckdb import ConstantExpression as Literal
+from pydantic import AfterValidator
+
+from dagster_project.days import Days
+from dagster_project.errors import SourceError
+from dagster_project.records import MONEY, Kind
+from dagster_project.settings import GatewayEntry, Text
+from dagster_project.sources import Parsed, _files, _routes, _tags
+from dagster_project.sources._request_log import (
+    FILES,
+    LARGEST,
+    LOGGED,
+    lookup,
+    refuse_broken,
+    unless_within,
+)
+
+KINDS: tuple[Kind, ...] = ("request",)
+TELLS = ("caller", "tags", "reported cost")
+READS = f"spans of calls to models in OTLP/JSON, of any instrumentation, {FILES}"
+RESTATES_DAYS = 3
+KEEPS_RAW = False
+
+
+class Entry(GatewayEntry):
+    """Applications, agents or gateways that trace their calls. A route's `deployment` is the host that was
+    called, the model as it was asked for (on Azure, the deployment), or the name of the service.
+    """
+
+    path: Annotated[Text, AfterValidator(_files.check)]
+    """A glob of files on disk or in an object store; `{date:%Y-%m-%d}` where one is named for its day."""
+    tag_attributes: tuple[str, ...] = ()
+    """Attributes of spans and resources that are tags, besides those that are well known."""
+
+
+_ATTRIBUTES = """STRUCT(key VARCHAR, "value" STRUCT(
+  "stringValue" VARCHAR, "intValue" VARCHAR, "doubleValue" VARCHAR, "boolValue" VARCHAR,
+  "arrayValue" STRUCT("values" STRUCT("stringValue" VARCHAR)[])))[]"""
+
+COLUMNS: Mapping[str, str] = {
+    "resourceSpans": f"""STRUCT(
+  resource STRUCT(attributes {_ATTRIBUTES}),
+  "scopeSpans" STRUCT(scope STRUCT(name VARCHAR), spans STRUCT(
+    "traceId" VARCHAR, "spanId" VARCHAR, "parentSpanId" VARCHAR,
+    "startTimeUnixNano" VARCHAR, "endTimeUnixNano" VARCHAR, status STRUCT(code VARCHAR),
+    attributes {_ATTRIBUTES},
+    events STRUCT(name VARCHAR, "timeUnixNano" VARCHAR, attributes {_ATTRIBUTES})[])[])[])[]""",
+}
+"""Integers come as numbers or as texts, so all are read as texts."""
+
+VIEWS: Mapping[str, str] = {
+    "com.anthropic.sdk": "writes to the cache by lifetime, tier, HTTP status",
+    "opentelemetry.instrumentation.genai.": "every count, streamed or not",
+    "opentelemetry.instrumentation.google_genai": "the same",
+    "openinference.": "every count, but no response id",
+    "": "any other: frameworks and gateways hand on what they were told",
+    "opentelemetry.instrumentation.": "OpenLLMetry: wrong or less when streamed",
+    "opentelemetry.instrumentation.openai_v2": "nothing of the cache",
+}
+"""Beginnings of the names of instrumentations, and why: who is before another says more of a call."""
+
+_SAID: Mapping[str, Sequence[str]] = {
+    "operation_said": ("gen_ai.operation.name",),
+    "request_type": ("llm.request.type",),
+    "kind": ("openinference.span.kind", "traceloop.span.kind"),
+    "provider_said": ("gen_ai.provider.name", "llm.provider", "gen_ai.system", "llm.system"),
+    "host": ("server.address",),
+    "api_base": ("gen_ai.openai.api_base",),
+    "prefixed_model": ("litellm.provider.model",),
+    "model_answered": ("gen_ai.response.model", "llm.response.model_name"),
+    "model_asked": ("gen_ai.request.model", "llm.request.model_name"),
+    "model_named": ("llm.model_name", "embedding.model_name", "reranker.model_name"),
+    "answer_id": ("gen_ai.response.id",),
+    "own_id": ("litellm.call_id",),
+    "tier_answered": (
+        "openai.response.service_tier",
+        "gen_ai.openai.response.service_tier",
+        "anthropic.response.service_tier",
+    ),
+    "tier_asked": ("openai.request.service_tier", "gen_ai.openai.request.service_tier"),
+    "error": ("error.type",),
+    "http": ("http.response.status_code", "http.status_code", "error.code"),
+    "streaming": ("gen_ai.request.stream", "gen_ai.is_streaming", "llm.is_streaming"),
+    "first_chunk_seconds": ("gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token"),
+    "first_chunk_ms": ("ai.response.msToFirstChunk",),
+    "cost": ("gen_ai.cost.total_cost", "gen_ai.usage.cost", "llm.cost.total"),
+    "key_hash": ("metadata.user_api_key_hash",),
+    "key_name": ("metadata.user_api_key_alias",),
+    "team_id": ("metadata.user_api_key_team_id",),
+    "team_name": ("metadata.user_api_key_team_alias",),
+    "gateway_user": ("metadata.user_api_key_user_id",),
+}
+"""What is read of a call, and the attributes that say it: the first of them that is there. Cost is USD, and
+what begins with `metadata.user_api_key_` is who LiteLLM authenticated."""
+
+_COUNTED: Mapping[str, Sequence[str]] = {
+    "input_total": (
+        "gen_ai.usage.input_tokens",
+        "gen_ai.usage.prompt_tokens",
+        "llm.usage.prompt_tokens",
+        "llm.token_count.prompt",
+    ),
+    "output_total": (
+        "gen_ai.usage.output_tokens",
+        "gen_ai.usage.completion_tokens",
+        "llm.usage.completion_tokens",
+        "llm.token_count.completion",
+    ),
+    "cache_read": (
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.cache_read_input_tokens",
+        "llm.token_count.prompt_details.cache_read",
+        "ai.usage.cachedInputTokens",
+    ),
+    "cache_write": (
+        "gen_ai.usage.cache_write.input_tokens",
+        "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_creation_input_tokens",
+        "llm.token_count.prompt_details.cache_write",
+    ),
+    "cache_write_5m": ("anthropic.usage.cache_creation.ephemeral_5m_input_tokens",),
+    "cache_write_1h": ("anthropic.usage.cache_creation.ephemeral_1h_input_tokens",),
+    "reasoning": (
+        "gen_ai.usage.reasoning.output_tokens",
+        "gen_ai.usage.reasoning_tokens",
+        "llm.token_count.completion_details.reasoning",
+        "ai.usage.reasoningTokens",
+    ),
+    "audio_in": ("gen_ai.usage.audio.input_tokens", "llm.token_count.prompt_details.audio"),
+    "audio_read": ("gen_ai.usage.audio.cache_read.input_tokens",),
+    "audio_out": ("gen_ai.usage.audio.output_tokens", "llm.token_count.completion_details.audio"),
+    "image_in": ("gen_ai.usage.image.input_tokens",),
+    "image_read": ("gen_ai.usage.image.cache_read.input_tokens",),
+    "image_out": ("gen_ai.usage.image.output_tokens",),
+}
+"""Counts of tokens, and the attributes that say them, as in `_SAID`."""
+
+_LABELS = ("tag.tags", "langfuse.trace.tags")
+"""Lists of "key:value"."""
+
+_PARAMETERS = ("llm.invocation_parameters", "embedding.invocation_parameters")
+"""JSON that may hold prompts; only its `model`, `service_tier` and `stream` are read."""
+
+_PREFIX = (
+    r"(?:metadata|llm\.metadata|langsmith\.metadata|langfuse(?:\.trace|\.observation)?(?:\.metadata)?"
+    r"|ai\.telemetry\.metadata|traceloop\.association\.properties|baggage|app)\."
+)
+"""What instrumentations and applications put before the name of a tag."""
+
+_ALIASES: Mapping[str, str] = {
+    "deployment_environment_name": "environment",
+    "service_version": "version",
+    "user_id": "end_user",
+    "enduser_id": "end_user",
+    "llm_user": "end_user",
+    "user_api_key_end_user_id": "end_user",
+    "session_id": "session_id",
+    "gen_ai_conversation_id": "session_id",
+}
+"""What else says whose a call is; `session_id` becomes the record's own column."""
+
+_OPERATIONS: Mapping[str, str] = {
+    "chat": "chat",
+    "text_completion": "chat",
+    "completion": "chat",
+    "acompletion": "chat",
+    "aresponses": "chat",
+    "anthropic_messages": "chat",
+    "generate_content": "chat",
+    "embeddings": "embedding",
+    "embedding": "embedding",
+    "aembedding": "embedding",
+    "image_generation": "image",
+    "aimage_generation": "image",
+    "image": "image",
+    "speech": "speech",
+    "aspeech": "speech",
+    "transcription": "transcription",
+    "atranscription": "transcription",
+    "moderation": "moderation",
+    "amoderation": "moderation",
+    "rerank": "rerank",
+    "arerank": "rerank",
+}
+"""Operations that reach a model: the conventions', OpenLLMetry's, and LiteLLM's call types."""
+
+_KINDS: Mapping[str, str] = {"llm": "chat", "embedding": "embedding", "reranker": "rerank"}
+
+_PARENTS = (
+    "create_agent",
+    "invoke_agent",
+    "invoke_workflow",
+    "execute_tool",
+    "agent",
+    "workflow",
+    "chain",
+    "task",
+    "tool",
+    "plan",
+    "retrieval",
+)
+"""Operations of which the calls are below, in spans of their own."""
+
+_PROVIDERS: Mapping[str, str] = {
+    "gcp.gemini": "google",
+    "gcp.vertex_ai": "google",
+    "gcp.gen_ai": "google",
+    "gemini": "google",
+    "vertex_ai": "google",
+    "vertexai": "google",
+    "google.generative-ai": "google",
+    "google.vertex": "google",
+    "aws.bedrock": "aws",
+    "bedrock": "aws",
+    "amazon-bedrock": "aws",
+    "azure.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "az.ai.openai": "azure",
+    "az.ai.inference": "azure",
+    "azure.chat": "azure",
+    "azure-openai.chat": "azure",
+    "openai.chat": "openai",
+    "openai.responses": "openai",
+    "anthropic.messages": "anthropic",
+    "mistral_ai": "mistral",
+    "mistralai": "mistral",
+    "x_ai": "xai",
+    "ibm.watsonx.ai": "ibm",
+}
+"""Names of who serves, and who bills; a name that is not here bills under itself."""
+
+_HOSTS: Mapping[str, str] = {
+    "api.openai.com": "openai",
+    "api.anthropic.com": "anthropic",
+    "openrouter.ai": "openrouter",
+    "*.openai.azure.com": "azure",
+    "*.services.ai.azure.com": "azure",
+    "bedrock-runtime.*.amazonaws.com": "aws",
+    "*generativelanguage.googleapis.com": "google",
+    "*aiplatform.googleapis.com": "google",
+    "api.mistral.ai": "mistral",
+    "api.groq.com": "groq",
+    "api.deepseek.com": "deepseek",
+    "api.x.ai": "xai",
+}
+"""Who bills at a host. It is surer than the provider's name: an instrumented SDK of OpenAI says `openai`
+wherever it calls."""
+
+
+def fetch(entry: Entry, days: Days, raw: Path) -> None:
+    """Only the list of files, because they may hold prompts. Raises SourceError when there is none."""
+    _files.write_manifest(_files.find(entry.name, entry.path, days), raw)
+
+
+def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
+    """Raises SourceError naming file and line of what is no JSON, or file and field of what is no span."""
+    connection.execute("set TimeZone = 'UTC'")
+    files = _files.read_manifest(raw)
+    spans, requests = raw / "spans.parquet", raw / "requests.parquet"
+    _files.extract(entry.name, connection, files, COLUMNS, _spans(entry), spans)
+    staged = connection.read_parquet(str(spans))
+    _refuse(entry, staged)
+    connection.execute(f"copy ({_requests(entry, spans)}) to {Literal(str(requests))} (format parquet)")
+    seen = connection.read_parquet(str(requests))
+    records = seen.filter("is_record")
+    unmeasured, negative, set_aside, redelivered, unreadable = seen.aggregate("""
+        count(*) filter (is_record and is_unmeasured), count(*) filter (is_record and has_negative_remainder),
+        count(*) filter (not is_record), coalesce(sum(deliveries - 1), 0)::bigint,
+        coalesce(sum(unreadable) filter (is_record), 0)::bigint""").fetchall()[0]
+    [(without_spans,)] = staged.filter("broken = 'payload'").aggregate("count(*)").fetchall()
+    counts = {
+        "unmeasured": unmeasured,
+        "negative_remainders": negative,
+        "set_aside": set_aside,
+        "redelivered": redelivered,
+        "unreadable_counts": unreadable,
+        "lines_without_spans": without_spans,
+    }
+    gone = _files.days_without_files(entry.path, days, files)
+    return Parsed({"request": _files.completed(records)}, counts, gone)
+
+
+def _refuse(entry: Entry, staged: duckdb.DuckDBPyRelation) -> None:
+    lines, empty = staged.aggregate("count(*), count(*) filter (broken = 'payload')").fetchall()[0]
+    if lines and lines == empty:
+        what = f"none of the {lines} records holds spans"
+        raise SourceError(entry.name, what, where=entry.path, remedy="Name files of traces in `path`.")
+    refuse_broken(entry.name, staged, None, "It is no span of OTLP/JSON as known here; nothing was taken.")
+
+
+def _spans(entry: Entry) -> str:
+    """Every span from the rows of `logged`: its place in its trace, the tags that it and its resource say, and
+    what a call says of itself (`call` is `sure`, or `unless above` another one).
+
+    `broken` names the field that a call lacks (`payload` where a line has no spans).
+    """
+    tag = _tag_names(entry)
+    prefixed = f"(?:{_PREFIX})?(?:{tag})"
+    told = [*_SAID.values(), *_COUNTED.values(), _LABELS, _PARAMETERS, ("metadata",)]
+    kept = "|".join([prefixed, *(re.escape(name) for names in told for name in names)])
+    texts = ",\n    ".join(f"{_said(*names)} as {name}" for name, names in _SAID.items())
+    counted = ",\n    ".join(f"{_said(*names)} as {name}_said" for name, names in _COUNTED.items())
+    counts = ",\n    ".join(f"{_whole(f'{name}_said')} as {name}" for name in _COUNTED)
+    unreadable = " + ".join(f"({name}_said is not null and {name} is null)::int" for name in _COUNTED)
+    measures = ", ".join(_COUNTED)
+    return f"""
+select * exclude (keys, texts, parameters, metadata, labels, {", ".join(f"{name}_said" for name in _COUNTED)})
+from (
+  with packets as (
+    -- A line without spans stays as one row, to be counted.
+    select file, unnest(coalesce(nullif("resourceSpans", []), [null])) as packet from logged
+  ), scopes as (
+    select
+      file,
+      {_pairs("packet.resource.attributes", prefixed)} as resource_pairs,
+      unnest(case when packet is null then [null] else packet."scopeSpans" end) as scoped,
+      packet is null as is_empty
+    from packets
+  ), spans as (
+    select
+      file, resource_pairs, is_empty,
+      coalesce(scoped.scope.name, '') as scope,
+      unnest(case when is_empty then [null] else scoped.spans end) as span
+    from scopes
+  ), kept as (
+    select
+      file, is_empty, scope,
+      lower(span."traceId") as trace_id,
+      lower(span."spanId") as span_id,
+      nullif(lower(span."parentSpanId"), '') as parent_id,
+      try_cast(span."startTimeUnixNano" as bigint) as start_ns,
+      try_cast(span."endTimeUnixNano" as bigint) as end_ns,
+      coalesce(span.status.code in ('2', 'STATUS_CODE_ERROR'), false) as has_failed,
+      try_cast(list_filter(span.events, lambda e: e.name = '{_FIRST_TOKEN}')[1]."timeUnixNano" as bigint)
+        as first_token_ns,
+      list_concat(
+        {_pairs("span.attributes", kept)},
+        {_pairs(_OF_EVENTS, kept)}
+      ) as pairs,
+      resource_pairs
+    from spans
+  ), named as (
+    select
+      *,
+      list_transform(pairs, lambda pair: pair.key) as keys,
+      list_transform(pairs, lambda pair: pair.value) as texts
+    from kept
+  ), told as (
+    select
+      *,
+    {texts},
+    {counted},
+    try_cast({_said(*_PARAMETERS)} as json) as parameters,
+    try_cast({_said("metadata")} as json) as metadata,
+    try_cast({_said(*_LABELS)} as json) as labels
+    from named
+  )
+  select
+    * exclude (pairs, resource_pairs, is_empty),
+    {_claims("pairs", prefixed)}
+      || coalesce({_claims(_tags.members("metadata"), tag)}, [])
+      || coalesce({_claims(_tags.labels("labels"), tag)}, []) as claims,
+    {_claims("resource_pairs", prefixed)} as resource_claims,
+    list_filter(resource_pairs, lambda pair: pair.key = 'service.name')[1].value as service,
+    {counts},
+    {unreadable} as unreadable,
+    coalesce(model_answered, model_named) as model,
+    coalesce(model_asked, parameters ->> 'model') as model_requested,
+    coalesce(tier_answered, tier_asked, parameters ->> 'service_tier') as tier,
+    try_cast(coalesce(streaming, parameters ->> 'stream') as boolean) as is_streaming,
+    -- LiteLLM's own id where it has no other.
+    nullif(answer_id, own_id) as response_id,
+    coalesce(
+      {lookup(_OPERATIONS, "lower(request_type)", "null")},
+      {lookup(_OPERATIONS, "lower(operation_said)", "null")},
+      {lookup(_KINDS, "lower(kind)", "null")}
+    ) as operation,
+    case
+      when lower(operation_said) in ({_texts(_PARENTS)}) or lower(kind) not in ({_texts(_KINDS)}) then null
+      when operation is not null then 'sure'
+      when coalesce(model, model_requested) is not null
+        and coalesce(input_total_said, output_total_said) is not null then 'unless above'
+    end as call,
+    try(make_timestamp(start_ns // 1000)) as started_at,
+    try(make_timestamp(end_ns // 1000)) as ended_at,
+    case
+      when is_empty then 'payload'
+      when call is null then null
+      when coalesce(trace_id, '') = '' then 'traceId'
+      when coalesce(span_id, '') = '' then 'spanId'
+      when {unless_within("started_at", *LOGGED)} then 'startTimeUnixNano'
+      when {unless_within("ended_at", *LOGGED)} then 'endTimeUnixNano'
+      when least({measures}) < 0 or greatest({measures}) > {LARGEST} then 'usage'
+      when cost is not null and {unless_within(f"try_cast(cost as {MONEY})", "0", LARGEST)} then 'cost'
+    end as broken,
+    case when broken is not null then span_id end as broken_id
+  from told
+)"""
+
+
+def _requests(entry: Entry, spans: Path) -> str:
+    """A row for each call in `spans`, with what is counted beside: `is_record` is false of the further views."""
+    who_pays = _routes.identity(
+        entry.routes,
+        provider="served_by",
+        model="model",
+        deployments=("called_host", "model_requested", "service"),
+    )
+    rows = _tags.tagged(_calls(spans), ["said_of_it"], {**_ALIASES, **entry.tag_aliases})
+    return f"""
+select
+  trace_id || ':' || span_id as record_id,
+  'request' as record_kind,
+  {Literal(entry.name)} as source,
+  started_at,
+  ended_at,
+  ended_at::date as usage_date,
+  {", ".join(f"{sql} as {name}" for name, sql in who_pays.items())},
+  -- LiteLLM says the hash; a key in the clear can only be a mistake, and LiteLLM's hash of it is this one.
+  case when starts_with(key_hash, 'sk-') then sha256(key_hash) else key_hash end as gateway_key_id,
+  key_name as gateway_key_name,
+  team_id as gateway_team,
+  team_name as gateway_team_name,
+  gateway_user,
+  map_from_entries(list_filter(map_entries(tags), lambda tag: tag.key <> 'session_id')) as tags,
+  coalesce(operation, 'other') as operation,
+  model,
+  model_requested,
+  case lower(tier) when 'default' then 'standard' when 'auto' then null else lower(tier) end as service_tier,
+  input_total as context_tokens,
+  response_id as request_id,
+  trace_id,
+  tags['session_id'] as session_id,
+  case
+    when http_status = 499 or regexp_matches(error, '(?i)cancel|GeneratorExit') then 'cancelled'
+    when has_failed or error is not null or http_status >= 400 then 'error'
+    else 'ok'
+  end as status,
+  http_status,
+  is_streaming,
+  (end_ns - start_ns) // 1000000 as latency_ms,
+  floor(coalesce(
+    try_cast(first_chunk_seconds as decimal(20, 9)) * 1000,
+    try_cast(first_chunk_ms as decimal(20, 9)),
+    (first_token_ns - start_ns) / 1000000
+  ))::bigint as ttft_ms,
+  1 as requests,
+  {_at_least_0("input_rest")} as input_tokens,
+  cache_read as cache_read_tokens,
+  cache_write_5m as cache_write_5m_tokens,
+  cache_write_1h as cache_write_1h_tokens,
+  {_at_least_0("cache_write - written_by_lifetime")} as cache_write_other_tokens,
+  {_at_least_0("output_rest")} as output_tokens,
+  {_at_least_0("audio_fresh")} as input_audio_tokens,
+  audio_out as output_audio_tokens,
+  {_at_least_0("image_fresh")} as input_image_tokens,
+  images_out as output_image_tokens,
+  reasoning as reasoning_tokens,
+  cost::{MONEY} as reported_cost,
+  is_record,
+  deliveries,
+  unreadable,
+  input_total is null or (output_total is null and operation = 'chat') as is_unmeasured,
+  coalesce(least(input_rest, output_rest, audio_fresh, image_fresh, output_total - reasoning), 0) < 0
+    as has_negative_remainder
+from ({rows})"""
+
+
+def _calls(spans: Path) -> str:
+    """Each call in `spans` once, whether it `is_record`, and all that is said of who made it (`said_of_it`)."""
+    longest_first = sorted(VIEWS, key=len, reverse=True)
+    rank = " ".join(f"when starts_with(scope, '{of}') then {list(VIEWS).index(of)}" for of in longest_first)
+    hosts = " ".join(f"when called_host glob '{host}' then '{bills}'" for host, bills in _HOSTS.items())
+    named = f"nullif(lower(provider_said), 'unknown')"
+    prefix = "case when contains(prefixed_model, '/') then lower(split_part(prefixed_model, '/', 1)) end"
+    return f"""
+with recursive delivered as (
+  select
+    *,
+    count(*) over (partition by trace_id, span_id) as deliveries,
+    coalesce(input_total, output_total) is not null as is_measured
+  from read_parquet({Literal(str(spans))})
+  where trace_id <> '' and span_id <> ''
+  qualify row_number() over (
+    partition by trace_id, span_id order by is_measured desc, end_ns desc nulls last, file
+  ) = 1
+), above as (
+  -- All spans above each call. Parents that go round in a circle end at {_HIGHEST}.
+  select trace_id, span_id, parent_id as above_id, 1 as height
+  from delivered where call is not null and parent_id is not null
+  union all
+  select above.trace_id, above.span_id, delivered.parent_id, height + 1
+  from above join delivered on delivered.trace_id = above.trace_id and delivered.span_id = above.above_id
+  where delivered.parent_id is not null and height < {_HIGHEST}
+), calls as (
+  select *, {_SNAPSHOT_LESS} as known_model, case {rank} end as rank
+  from delivered
+  where call = 'sure'
+    or (call = 'unless above' and not exists (
+      from above where above.trace_id = delivered.trace_id and above.above_id = delivered.span_id))
+), topmost as (
+  -- Nested views of one call: known by the highest of them.
+  select calls.trace_id, calls.span_id, coalesce(arg_max(other.span_id, height), calls.span_id) as top_id
+  from calls
+  left join above using (trace_id, span_id)
+  left join calls as other on other.trace_id = calls.trace_id and other.span_id = above.above_id
+    and other.known_model = calls.known_model
+  group by calls.trace_id, calls.span_id
+), nested as (
+  select
+    calls.*, top_id, top.parent_id as place, top.start_ns as top_start, top.end_ns as top_end,
+    count(calls.response_id) over (partition by calls.trace_id, top_id) > 0 as is_answered
+  from calls
+  join topmost using (trace_id, span_id)
+  join calls as top on top.trace_id = calls.trace_id and top.span_id = top_id
+), ended as (
+  select *, max(top_end) over (
+    partition by trace_id, place, known_model order by top_start, top_id, span_id
+    rows between unbounded preceding and 1 preceding) as ended_before
+  from nested
+), timed as (
+  -- Views side by side: at one place, without a moment between them.
+  select *, count(*) filter (ended_before is null or ended_before < top_start) over (
+    partition by trace_id, place, known_model order by top_start, top_id, span_id) as moment
+  from ended
+), beside as (
+  select *, case
+    when bool_and(is_answered) over (partition by trace_id, place, known_model, moment) then top_id
+    else min(top_id) over (partition by trace_id, place, known_model, moment)
+  end as group_0
+  from timed
+), {_joined_by_answer("beside", 0)}, {_joined_by_answer("joined_2", 2)}, seen as (
+  select
+    *,
+    count(*) over views as calls_seen,
+    count(*) filter (is_measured) over views as calls_measured
+  from joined_4
+  window views as (partition by trace_id, group_4, scope, service)
+), ranked as (
+  select *, dense_rank() over (
+    partition by trace_id, group_4
+    order by calls_seen desc, calls_measured desc, rank, scope, service) = 1 as is_record
+  from seen
+), chosen as (
+  select *, count(*) filter (is_record) over (partition by trace_id, group_4) as records from ranked
+), views as (
+  -- A record is a view of itself. Which of a group's other views is whose is known where the group is one call.
+  select record.trace_id, record.span_id, view.span_id as view_id, view.span_id <> record.span_id as is_other
+  from chosen as record join chosen as view using (trace_id, group_4)
+  where record.is_record and (view.span_id = record.span_id or record.records = 1)
+), lines as (
+  select trace_id, span_id, view_id as line_id, 0 as height, is_other from views
+  union all
+  select views.trace_id, views.span_id, above_id, height, is_other
+  from views join above on above.trace_id = views.trace_id and above.span_id = view_id
+), told as (
+  select
+    lines.trace_id, lines.span_id,
+    flatten(list(claims order by height, is_other, line_id))
+      || flatten(list(resource_claims order by height, is_other, line_id)) as said_of_it
+  from lines
+  join delivered on delivered.trace_id = lines.trace_id and delivered.span_id = line_id
+  group by lines.trace_id, lines.span_id
+)
+select
+  *,
+  coalesce(host, nullif(regexp_extract(api_base, '://([^/:]+)', 1), '')) as called_host,
+  coalesce(
+    case {hosts} end,
+    {lookup(_PROVIDERS, named, named)},
+    {lookup(_PROVIDERS, prefix, prefix)}
+  ) as served_by,
+  case when try_cast(http as integer) between 100 and 599 then http::integer end as http_status,
+  coalesce(cache_write_5m, 0) + coalesce(cache_write_1h, 0) as written_by_lifetime,
+  audio_in - coalesce(audio_read, 0) as audio_fresh,
+  image_in - coalesce(image_read, 0) as image_fresh,
+  coalesce(image_out, case when operation = 'image' then output_total end) as images_out,
+  input_total - coalesce(cache_read, 0) - greatest(coalesce(cache_write, 0), written_by_lifetime)
+    - coalesce(audio_fresh, 0) - coalesce(image_fresh, 0) as input_rest,
+  output_total - coalesce(audio_out, 0) - coalesce(images_out, 0) as output_rest
+from chosen left join told using (trace_id, span_id)"""
+
+
+def _joined_by_answer(rows: str, n: int) -> str:
+    """Groups of `rows` that have an answer in common are one. Twice: by one answer of many, then by the many."""
+    return f"""joined_{n + 1} as (
+  select *, min(group_{n}) over (partition by trace_id, coalesce(response_id, 'of ' || span_id)) as group_{n + 1}
+  from {rows}
+), joined_{n + 2} as (
+  select *, min(group_{n + 1}) over (partition by trace_id, group_{n}) as group_{n + 2}
+  from joined_{n + 1}
+)"""
+
+
+_HIGHEST = 100
+
+_SNAPSHOT_LESS = r"""regexp_replace(regexp_extract(lower(coalesce(model, model_requested, '')), '[^/]*$'),
+    '[-@](\d{4}-\d{2}-\d{2}|\d{8}|latest)$', '')"""
+"""A model without its date: one view says the name that was asked for, another the snapshot that answered."""
+
+_FIRST_TOKEN = "First Token Stream Event"
+"""OpenInference says by an event when the answer began."""
+
+_OF_EVENTS = """flatten(list_transform(
+          list_filter(span.events, lambda e: starts_with(e.name, 'gen_ai.')), lambda e: e.attributes))"""
+
+
+def _said(*names: str) -> str:
+    """The text of the first of these attributes that there is; LiteLLM writes nothing, or None, for none."""
+    texts = (f"texts[list_position(keys, {Literal(name)})]" for name in names)
+    return f"coalesce({', '.join(f'''case when {text} not in ('', 'None') then {text} end''' for text in texts)})"
+
+
+def _whole(text: str) -> str:
+    """The whole number in a text, 1024 or 1024.0; else null."""
+    number = f"try_cast({text} as decimal(38, 6))"
+    return f"case when {number} = floor({number}) then try_cast({number} as bigint) end"
+
+
+def _at_least_0(number: str) -> str:
+    """0 for what is less; null stays null, which `greatest` would not leave."""
+    return f"case when {number} < 0 then 0 else {number} end"
+
+
+def _pairs(attributes: str, pattern: str) -> str:
+    """Key and text of the attributes whose key is a `pattern`; of a list of labels its JSON."""
+    listed = """to_json(list_transform(a.value."arrayValue"."values", lambda v: v."stringValue"))::varchar"""
+    return f"""list_transform(
+          list_filter({attributes}, lambda a: regexp_full_match(a.key, {Literal(pattern)})),
+          lambda a: {{'key': a.key, 'value': case when a.key in ({_texts(_LABELS)}) then {listed}
+            else coalesce(a.value."stringValue", a.value."intValue", a.value."doubleValue", a.value."boolValue")
+          end}})"""
+
+
+def _claims(pairs: str, pattern: str) -> str:
+    """Those `pairs` that are tags, without prefixes. What looks like an address or a key is no label."""
+    return f"""list_transform(
+      list_filter({pairs}, lambda pair: regexp_full_match(pair.key, {Literal(pattern)})
+        and not regexp_matches(pair.value, '@|^sk-')),
+      lambda pair: {{'key': regexp_replace(pair.key, {Literal(f"^{_PREFIX}")}, ''), 'value': pair.value}})"""
+
+
+def _tag_names(entry: Entry) -> str:
+    """A regular expression of the names of all tags that are read, without prefixes, however they are spelled."""
+    known = {**_tags.ALIASES, **_ALIASES, **entry.tag_aliases}
+    spelled = ["[^a-zA-Z0-9]?".join(_tags.canonical_key(key).split("_")) for key in known]
+    listed = [re.escape(re.sub(f"^{_PREFIX}", "", name)) for name in entry.tag_attributes]
+    return f"(?i:{'|'.join(dict.fromkeys([*spelled, *listed]))})"
+
+
+def _texts(values: Iterable[str]) -> str:
+    return ", ".join(str(Literal(value)) for value in values)
