@@ -135,9 +135,11 @@ def extract(
     what is not among them is never read into a value. Raises SourceError with file and line.
     """
     types = ", ".join(f"{Literal(name)}: {Literal(kind)}" for name, kind in columns.items())
+    # Not told that they are `records`, the engine would first read 20,480 of them to find out.
     copy = f"""copy (
   with logged as (
-    select * from read_json(?, filename = 'file', columns = {{{types}}}, maximum_object_size = ?)
+    select * from read_json(
+      ?, filename = 'file', columns = {{{types}}}, records = 'true', maximum_object_size = ?)
   )
   {projection}
 ) to {Literal(str(target))} (format parquet)"""

@@ -154,9 +154,7 @@ class RequestLog:
             raise SourceError(entry.name, what, where=entry.path or table, remedy=self.not_known)
 
 
-def refuse_broken(
-    source: str, staged: duckdb.DuckDBPyRelation, table: str | None, not_known: str
-) -> None:
+def refuse_broken(source: str, staged: duckdb.DuckDBPyRelation, table: str | None, not_known: str) -> None:
     """Raises SourceError for a record that lacks a field; where, is its file if it is of no `table`."""
     [(first,)] = staged.aggregate("""
         min({field: broken, file: file, id: broken_id}) filter (broken <> 'payload')""").fetchall()

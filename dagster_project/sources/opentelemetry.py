@@ -404,8 +404,8 @@ from (
     list_filter(resource_pairs, lambda pair: pair.key = 'service.name')[1].value as service,
     {counts},
     {unreadable} as unreadable,
-    coalesce(model_answered, model_named) as model,
     coalesce(model_asked, parameters ->> 'model') as model_requested,
+    coalesce(model_answered, model_named, model_requested) as model,
     coalesce(tier_answered, tier_asked, parameters ->> 'service_tier') as tier,
     try_cast(coalesce(streaming, parameters ->> 'stream') as boolean) as is_streaming,
     -- LiteLLM's own id where it has no other.
@@ -418,8 +418,8 @@ from (
     case
       when lower(operation_said) in ({_texts(_PARENTS)}) or lower(kind) not in ({_texts(_KINDS)}) then null
       when operation is not null then 'sure'
-      when coalesce(model, model_requested) is not null
-        and coalesce(input_total_said, output_total_said) is not null then 'unless above'
+      when model is not null and coalesce(input_total_said, output_total_said) is not null
+        then 'unless above'
     end as call,
     try(make_timestamp(start_ns // 1000)) as started_at,
     try(make_timestamp(end_ns // 1000)) as ended_at,
@@ -514,12 +514,17 @@ def _calls(spans: Path) -> str:
     named = f"nullif(lower(provider_said), 'unknown')"
     prefix = "case when contains(prefixed_model, '/') then lower(split_part(prefixed_model, '/', 1)) end"
     return f"""
-with recursive delivered as (
+with recursive spans as (
+  select * from read_parquet({Literal(str(spans))}, file_row_number = true)
+), delivered as (
+  -- Only what tells calls apart; the rest joins in at the end.
   select
-    *,
-    count(*) over (partition by trace_id, span_id) as deliveries,
-    coalesce(input_total, output_total) is not null as is_measured
-  from read_parquet({Literal(str(spans))})
+    file_row_number, trace_id, span_id, parent_id, start_ns, end_ns, scope, service, call, response_id,
+    {_SNAPSHOT_LESS} as known_model,
+    case {rank} end as rank,
+    coalesce(input_total, output_total) is not null as is_measured,
+    count(*) over (partition by trace_id, span_id) as deliveries
+  from spans
   where trace_id <> '' and span_id <> ''
   qualify row_number() over (
     partition by trace_id, span_id order by is_measured desc, end_ns desc nulls last, file
@@ -533,8 +538,7 @@ with recursive delivered as (
   from above join delivered on delivered.trace_id = above.trace_id and delivered.span_id = above.above_id
   where delivered.parent_id is not null and height < {_HIGHEST}
 ), calls as (
-  select *, {_SNAPSHOT_LESS} as known_model, case {rank} end as rank
-  from delivered
+  select * from delivered
   where call = 'sure'
     or (call = 'unless above' and not exists (
       from above where above.trace_id = delivered.trace_id and above.above_id = delivered.span_id))
@@ -600,10 +604,14 @@ with recursive delivered as (
       || flatten(list(resource_claims order by height, is_other, line_id)) as said_of_it
   from lines
   join delivered on delivered.trace_id = lines.trace_id and delivered.span_id = line_id
+  join spans using (file_row_number)
   group by lines.trace_id, lines.span_id
 )
 select
-  *,
+  spans.*,
+  is_record,
+  deliveries,
+  said_of_it,
   coalesce(host, nullif(regexp_extract(api_base, '://([^/:]+)', 1), '')) as called_host,
   coalesce(
     case {hosts} end,
@@ -618,7 +626,9 @@ select
   input_total - coalesce(cache_read, 0) - greatest(coalesce(cache_write, 0), written_by_lifetime)
     - coalesce(audio_fresh, 0) - coalesce(image_fresh, 0) as input_rest,
   output_total - coalesce(audio_out, 0) - coalesce(images_out, 0) as output_rest
-from chosen left join told using (trace_id, span_id)"""
+from chosen
+join spans using (file_row_number)
+left join told on told.trace_id = chosen.trace_id and told.span_id = chosen.span_id"""
 
 
 def _joined_by_answer(rows: str, n: int) -> str:
@@ -634,7 +644,7 @@ def _joined_by_answer(rows: str, n: int) -> str:
 
 _HIGHEST = 100
 
-_SNAPSHOT_LESS = r"""regexp_replace(regexp_extract(lower(coalesce(model, model_requested, '')), '[^/]*$'),
+_SNAPSHOT_LESS = r"""regexp_replace(regexp_extract(lower(coalesce(model, '')), '[^/]*$'),
     '[-@](\d{4}-\d{2}-\d{2}|\d{8}|latest)$', '')"""
 """A model without its date: one view says the name that was asked for, another the snapshot that answered."""
 
