@@ -26,8 +26,8 @@ saw most calls, so no retry, parallel call or error is lost; then of the one tha
 VIEWS. The others are counted as `set_aside`, and none of their numbers is used. Spans of one instrumentation
 are never views of each other, but for one that was delivered twice (`redelivered`).
 
-Who called is said by the span, else by the nearest span above it that says so, else by the resources. Of all
-their attributes only tags are read that are well known, or listed in the entry.
+Who called is said by the span or its further views, else by the nearest span above that says so, else by the
+resources. Of all their attributes only tags are read that are well known, or listed in the entry.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ COLUMNS: Mapping[str, str] = {
     attributes {_ATTRIBUTES},
     events STRUCT(name VARCHAR, "timeUnixNano" VARCHAR, attributes {_ATTRIBUTES})[])[])[])[]""",
 }
-"""Integers come as numbers or as texts, so all are read as texts."""
+"""All that is selected. Integers come as numbers or as texts, so all are read as texts."""
 
 VIEWS: Mapping[str, str] = {
     "com.anthropic.sdk": "writes to the cache by lifetime, tier, HTTP status",
@@ -287,6 +287,20 @@ _HOSTS: Mapping[str, str] = {
 wherever it calls."""
 
 
+_HIGHEST = 100
+"""Spans above a call; parents that go round in a circle end there."""
+
+_SNAPSHOT_LESS = r"""regexp_replace(regexp_extract(lower(coalesce(model, '')), '[^/]*$'),
+    '[-@](\d{4}-\d{2}-\d{2}|\d{8}|latest)$', '')"""
+"""A model without its date: one view says the name that was asked for, another the snapshot that answered."""
+
+_FIRST_TOKEN = "First Token Stream Event"
+"""OpenInference says by an event when the answer began."""
+
+_OF_EVENTS = """flatten(list_transform(
+          list_filter(span.events, lambda e: starts_with(e.name, 'gen_ai.')), lambda e: e.attributes))"""
+
+
 def fetch(entry: Entry, days: Days, raw: Path) -> None:
     """Only the list of files, because they may hold prompts. Raises SourceError when there is none."""
     _files.write_manifest(_files.find(entry.name, entry.path, days), raw)
@@ -329,8 +343,8 @@ def _refuse(entry: Entry, staged: duckdb.DuckDBPyRelation) -> None:
 
 
 def _spans(entry: Entry) -> str:
-    """Every span from the rows of `logged`: its place in its trace, the tags that it and its resource say, and
-    what a call says of itself (`call` is `sure`, or `unless above` another one).
+    """Every span from the rows of `logged`: its place in its trace, the tags that it and its resource say,
+    and what a call says of itself (`call` is `sure`, or `unless above` another one).
 
     `broken` names the field that a call lacks (`payload` where a line has no spans).
     """
@@ -343,8 +357,10 @@ def _spans(entry: Entry) -> str:
     counts = ",\n    ".join(f"{_whole(f'{name}_said')} as {name}" for name in _COUNTED)
     unreadable = " + ".join(f"({name}_said is not null and {name} is null)::int" for name in _COUNTED)
     measures = ", ".join(_COUNTED)
+    unstaged = ("keys", "texts", "parameters", "metadata", "labels", "api_base", "key_hash")
+    left = ", ".join([*unstaged, *(f"{name}_said" for name in _COUNTED)])
     return f"""
-select * exclude (keys, texts, parameters, metadata, labels, {", ".join(f"{name}_said" for name in _COUNTED)})
+select * exclude ({left})
 from (
   with packets as (
     -- A line without spans stays as one row, to be counted.
@@ -383,7 +399,8 @@ from (
     select
       *,
       list_transform(pairs, lambda pair: pair.key) as keys,
-      list_transform(pairs, lambda pair: pair.value) as texts
+      -- LiteLLM writes nothing, or None, for none.
+      list_transform(pairs, lambda pair: nullif(nullif(pair.value, ''), 'None')) as texts
     from kept
   ), told as (
     select
@@ -408,6 +425,9 @@ from (
     coalesce(model_answered, model_named, model_requested) as model,
     coalesce(tier_answered, tier_asked, parameters ->> 'service_tier') as tier,
     try_cast(coalesce(streaming, parameters ->> 'stream') as boolean) as is_streaming,
+    coalesce(host, nullif(regexp_extract(api_base, '://([^/:]+)', 1), '')) as called_host,
+    -- LiteLLM says the hash; a key in the clear can only be a mistake, and LiteLLM's hash of it is this one.
+    case when starts_with(key_hash, 'sk-') then sha256(key_hash) else key_hash end as gateway_key_id,
     -- LiteLLM's own id where it has no other.
     nullif(answer_id, own_id) as response_id,
     coalesce(
@@ -439,7 +459,7 @@ from (
 
 
 def _requests(entry: Entry, spans: Path) -> str:
-    """A row for each call in `spans`, with what is counted beside: `is_record` is false of the further views."""
+    """A row for each call in `spans`, with what is counted beside; of a further view `is_record` is false."""
     who_pays = _routes.identity(
         entry.routes,
         provider="served_by",
@@ -456,8 +476,7 @@ select
   ended_at,
   ended_at::date as usage_date,
   {", ".join(f"{sql} as {name}" for name, sql in who_pays.items())},
-  -- LiteLLM says the hash; a key in the clear can only be a mistake, and LiteLLM's hash of it is this one.
-  case when starts_with(key_hash, 'sk-') then sha256(key_hash) else key_hash end as gateway_key_id,
+  gateway_key_id,
   key_name as gateway_key_name,
   team_id as gateway_team,
   team_name as gateway_team_name,
@@ -507,11 +526,11 @@ from ({rows})"""
 
 
 def _calls(spans: Path) -> str:
-    """Each call in `spans` once, whether it `is_record`, and all that is said of who made it (`said_of_it`)."""
+    """Each call in `spans`: whether it `is_record`, and all that is said of who made it (`said_of_it`)."""
     longest_first = sorted(VIEWS, key=len, reverse=True)
     rank = " ".join(f"when starts_with(scope, '{of}') then {list(VIEWS).index(of)}" for of in longest_first)
     hosts = " ".join(f"when called_host glob '{host}' then '{bills}'" for host, bills in _HOSTS.items())
-    named = f"nullif(lower(provider_said), 'unknown')"
+    named = "nullif(lower(provider_said), 'unknown')"
     prefix = "case when contains(prefixed_model, '/') then lower(split_part(prefixed_model, '/', 1)) end"
     return f"""
 with recursive spans as (
@@ -530,7 +549,7 @@ with recursive spans as (
     partition by trace_id, span_id order by is_measured desc, end_ns desc nulls last, file
   ) = 1
 ), above as (
-  -- All spans above each call. Parents that go round in a circle end at {_HIGHEST}.
+  -- All spans above each call.
   select trace_id, span_id, parent_id as above_id, 1 as height
   from delivered where call is not null and parent_id is not null
   union all
@@ -588,7 +607,7 @@ with recursive spans as (
 ), chosen as (
   select *, count(*) filter (is_record) over (partition by trace_id, group_4) as records from ranked
 ), views as (
-  -- A record is a view of itself. Which of a group's other views is whose is known where the group is one call.
+  -- Which of a group's further views is whose is known where the group is one call.
   select record.trace_id, record.span_id, view.span_id as view_id, view.span_id <> record.span_id as is_other
   from chosen as record join chosen as view using (trace_id, group_4)
   where record.is_record and (view.span_id = record.span_id or record.records = 1)
@@ -612,7 +631,6 @@ select
   is_record,
   deliveries,
   said_of_it,
-  coalesce(host, nullif(regexp_extract(api_base, '://([^/:]+)', 1), '')) as called_host,
   coalesce(
     case {hosts} end,
     {lookup(_PROVIDERS, named, named)},
@@ -632,9 +650,11 @@ left join told on told.trace_id = chosen.trace_id and told.span_id = chosen.span
 
 
 def _joined_by_answer(rows: str, n: int) -> str:
-    """Groups of `rows` that have an answer in common are one. Twice: by one answer of many, then by the many."""
+    """Two steps of making groups of `rows` with an answer in common one: along answers, and along groups."""
     return f"""joined_{n + 1} as (
-  select *, min(group_{n}) over (partition by trace_id, coalesce(response_id, 'of ' || span_id)) as group_{n + 1}
+  select
+    *,
+    min(group_{n}) over (partition by trace_id, coalesce(response_id, 'of ' || span_id)) as group_{n + 1}
   from {rows}
 ), joined_{n + 2} as (
   select *, min(group_{n + 1}) over (partition by trace_id, group_{n}) as group_{n + 2}
@@ -642,29 +662,14 @@ def _joined_by_answer(rows: str, n: int) -> str:
 )"""
 
 
-_HIGHEST = 100
-
-_SNAPSHOT_LESS = r"""regexp_replace(regexp_extract(lower(coalesce(model, '')), '[^/]*$'),
-    '[-@](\d{4}-\d{2}-\d{2}|\d{8}|latest)$', '')"""
-"""A model without its date: one view says the name that was asked for, another the snapshot that answered."""
-
-_FIRST_TOKEN = "First Token Stream Event"
-"""OpenInference says by an event when the answer began."""
-
-_OF_EVENTS = """flatten(list_transform(
-          list_filter(span.events, lambda e: starts_with(e.name, 'gen_ai.')), lambda e: e.attributes))"""
-
-
 def _said(*names: str) -> str:
-    """The text of the first of these attributes that there is; LiteLLM writes nothing, or None, for none."""
-    texts = (f"texts[list_position(keys, {Literal(name)})]" for name in names)
-    return f"coalesce({', '.join(f'''case when {text} not in ('', 'None') then {text} end''' for text in texts)})"
+    """The text of the first of these attributes that there is."""
+    return f"coalesce({', '.join(f'texts[list_position(keys, {Literal(name)})]' for name in names)})"
 
 
 def _whole(text: str) -> str:
     """The whole number in a text, 1024 or 1024.0; else null."""
-    number = f"try_cast({text} as decimal(38, 6))"
-    return f"case when {number} = floor({number}) then try_cast({number} as bigint) end"
+    return f"try_cast(regexp_extract({text}, '^(-?[0-9]+)([.]0*)?$', 1) as bigint)"
 
 
 def _at_least_0(number: str) -> str:
@@ -674,12 +679,12 @@ def _at_least_0(number: str) -> str:
 
 def _pairs(attributes: str, pattern: str) -> str:
     """Key and text of the attributes whose key is a `pattern`; of a list of labels its JSON."""
-    listed = """to_json(list_transform(a.value."arrayValue"."values", lambda v: v."stringValue"))::varchar"""
+    text = ", ".join(f'a.value."{kind}Value"' for kind in ("string", "int", "double", "bool"))
+    labels = """to_json(list_transform(a.value."arrayValue"."values", lambda v: v."stringValue"))::varchar"""
     return f"""list_transform(
           list_filter({attributes}, lambda a: regexp_full_match(a.key, {Literal(pattern)})),
-          lambda a: {{'key': a.key, 'value': case when a.key in ({_texts(_LABELS)}) then {listed}
-            else coalesce(a.value."stringValue", a.value."intValue", a.value."doubleValue", a.value."boolValue")
-          end}})"""
+          lambda a: {{'key': a.key,
+            'value': case when a.key in ({_texts(_LABELS)}) then {labels} else coalesce({text}) end}})"""
 
 
 def _claims(pairs: str, pattern: str) -> str:
@@ -691,12 +696,12 @@ def _claims(pairs: str, pattern: str) -> str:
 
 
 def _tag_names(entry: Entry) -> str:
-    """A regular expression of the names of all tags that are read, without prefixes, however they are spelled."""
+    """A regular expression of the names of all tags that are read, in every spelling, without prefixes."""
     known = {**_tags.ALIASES, **_ALIASES, **entry.tag_aliases}
-    spelled = ["[^a-zA-Z0-9]?".join(_tags.canonical_key(key).split("_")) for key in known]
+    spelled = ["[-._ ]?".join(_tags.canonical_key(key).split("_")) for key in known]
     listed = [re.escape(re.sub(f"^{_PREFIX}", "", name)) for name in entry.tag_attributes]
-    return f"(?i:{'|'.join(dict.fromkeys([*spelled, *listed]))})"
+    return f"(?i:(?:x[-_])?(?:{'|'.join(dict.fromkeys([*spelled, *listed]))}))"
 
 
 def _texts(values: Iterable[str]) -> str:
-    return ", ".join(str(Literal(value)) for value in values)
+    return ", ".join(f"'{value}'" for value in values)
