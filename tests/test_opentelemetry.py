@@ -300,6 +300,8 @@ def test_a_gateways_real_traces_hold_its_calls_and_no_secret_leaves_them(tmp_pat
     assert pull.ask("select count(*), sum(reported_cost) from request where reported_cost is not null") == [
         (297, Decimal("4.977547332000"))
     ]
+    models = {model for (model,) in pull.ask("select distinct model from request")}
+    assert {"claude-sonnet-4-5-20250929", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"} <= models
     teams = pull.ask("select distinct gateway_team, gateway_team_name from request order by all")
     assert teams == [*((f"t-{name}", name) for name in ("growth", "platform", "research")), (None, None)]
     text = (REAL / "litellm" / "litellm_otel.traces.jsonl").read_text(encoding="utf-8")

@@ -108,7 +108,7 @@ _SAID: Mapping[str, Sequence[str]] = {
     "api_base": ("gen_ai.openai.api_base",),
     "prefixed_model": ("litellm.provider.model",),
     "model_answered": ("gen_ai.response.model", "llm.response.model_name"),
-    "model_asked": ("gen_ai.request.model", "llm.request.model_name"),
+    "model_asked": ("litellm.model_group", "gen_ai.request.model", "llm.request.model_name"),
     "model_named": ("llm.model_name", "embedding.model_name", "reranker.model_name"),
     "answer_id": ("gen_ai.response.id",),
     "own_id": ("litellm.call_id",),
@@ -422,7 +422,9 @@ from (
     {counts},
     {unreadable} as unreadable,
     coalesce(model_asked, parameters ->> 'model') as model_requested,
-    coalesce(model_answered, model_named, model_requested) as model,
+    -- What LiteLLM says to have answered is its own name of the model.
+    coalesce(regexp_replace(prefixed_model, '^[^/]*/', ''), model_answered, model_named, model_requested)
+      as model,
     coalesce(tier_answered, tier_asked, parameters ->> 'service_tier') as tier,
     try_cast(coalesce(streaming, parameters ->> 'stream') as boolean) as is_streaming,
     coalesce(host, nullif(regexp_extract(api_base, '://([^/:]+)', 1), '')) as called_host,
