@@ -133,11 +133,14 @@ def each(tmp_path: Path, *lines: dict[str, Any], **said: Any) -> list[dict[str, 
 
 
 def moved(line: dict[str, Any], trace: str) -> dict[str, Any]:
-    """`line` in the trace `trace`, and in one beside it what says that it is in another."""
+    """`line` in the trace `trace`, or in one beside it, with a response id of its own."""
     for resource in line["resourceSpans"]:
         for one in resource["scopeSpans"][0]["spans"]:
             if one["traceId"] is not None:
                 one["traceId"] = trace + one["traceId"].removeprefix("T1")
+            for said in one["attributes"]:
+                if said["key"] == "gen_ai.response.id":
+                    said["value"]["stringValue"] += trace
     return line
 
 
@@ -327,6 +330,20 @@ CALLS: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [answered("g", "r1", "app"), answered("l", "r1", "elsewhere", scope="litellm", model="azure/east")],
         ["g"],
     ),
+    "an application, and its gateway, which begins a trace of its own": (
+        [
+            answered("a", "r1", "app", at=(0, 3)),
+            answered("l", "r1", scope="litellm", at=(1, 2), traceId="T2", model="azure/east"),
+        ],
+        ["a"],
+    ),
+    "the same answer later, by the gateway: from its cache": (
+        [
+            answered("a", "r1", "app", at=(0, 3)),
+            answered("l", "r1", scope="litellm", at=(4, 5), traceId="T2"),
+        ],
+        ["a", "l"],
+    ),
     "the same answer in another trace: a cache, or a provider that repeats itself": (
         [answered("a", "r1"), answered("b", "r1", traceId="T2")],
         ["a", "b"],
@@ -446,7 +463,7 @@ def test_what_is_one_call(tmp_path: Path, order: int) -> None:
     assert {name: sorted(spans) for name, spans in found.items()} == {
         name: expected for name, (_, expected) in CALLS.items()
     }
-    assert (pull.counts["set_aside"], pull.counts["redelivered"]) == (13, 1)
+    assert (pull.counts["set_aside"], pull.counts["redelivered"]) == (14, 1)
 
 
 # Whose it is.

@@ -12,19 +12,20 @@ Agents, chains, tools and workflows repeat what their calls say, and are none. F
 seen in spans of the real instrumentations:
 
 * Input includes cache reads and writes, output includes reasoning. Where the parts are more than the whole
-  (instrumentations of before 2026 may count input without them), input is 0 and counted.
+  (old instrumentations of Anthropic count input without them), input is 0 and counted.
 * Traces under-count. Spans have no usage when a stream stops early, breaks, or was not asked for its usage;
   these have null tokens and are counted as `unmeasured`. Retries within an SDK are one span; and what was
   sampled away is not there.
 * OpenLLMetry counts one output token too many for each streamed answer of Anthropic.
 * LiteLLM says nothing of a call whose tags it cannot read, and not which answers came from its cache.
 
-Two instrumentations write two spans of one call. Spans are views of the same calls when they share trace and
-response id; are nested, of the same model; or stand below one parent at the same time, of the same model, and
-some of them say no response id. Of such spans those of one instrumentation are the records: of the one that
-saw most calls, so no retry, parallel call or error is lost; then of the one that measured most; then as in
-VIEWS. The others are counted as `set_aside`, and none of their numbers is used. Spans of one instrumentation
-are never views of each other, but for one that was delivered twice (`redelivered`).
+Two instrumentations write two spans of one call, as do an application and its gateway. Spans are views of the
+same calls when they have the same response id in one trace, or at one time; are nested, of the same model; or
+stand below one parent at one time, of the same model, and some of them say no response id. Of such spans
+those of one instrumentation in one service are the records: of the one that saw most calls, so no retry,
+parallel call or error is lost; then of the one that measured most; then as in VIEWS. The others are counted
+as `set_aside`, and none of their numbers is used. Spans of one instrumentation in one service are never views
+of each other, but for one that was delivered twice (`redelivered`).
 
 Who called is said by the span or its further views, else by the nearest span above that says so, else by the
 resources. Of all their attributes only tags are read that are well known, or listed in the entry.
@@ -548,7 +549,7 @@ with recursive spans as (
   from spans
   where trace_id <> '' and span_id <> ''
   qualify row_number() over (
-    partition by trace_id, span_id order by is_measured desc, end_ns desc nulls last, file
+    partition by trace_id, span_id order by is_measured desc, end_ns desc nulls last, file_row_number
   ) = 1
 ), above as (
   -- All spans above each call.
@@ -588,45 +589,62 @@ with recursive spans as (
   select *, count(*) filter (ended_before is null or ended_before < top_start) over (
     partition by trace_id, place, known_model order by top_start, top_id, span_id) as moment
   from ended
-), beside as (
-  select *, case
-    when bool_and(is_answered) over (partition by trace_id, place, known_model, moment) then top_id
-    else min(top_id) over (partition by trace_id, place, known_model, moment)
-  end as group_0
+), answered as (
+  select
+    *,
+    max(end_ns) over answers as answered_before,
+    lag(trace_id) over answers as answered_in
   from timed
+  window answers as (
+    partition by response_id order by start_ns, trace_id, span_id
+    rows between unbounded preceding and 1 preceding)
+), beside as (
+  select
+    *,
+    trace_id || ':' || case
+      when bool_and(is_answered) over (partition by trace_id, place, known_model, moment) then top_id
+      else min(top_id) over (partition by trace_id, place, known_model, moment)
+    end as group_0,
+    coalesce(response_id || ' ' || count(*) filter (
+      answered_before is null or (answered_before < start_ns and answered_in <> trace_id)
+    ) over (partition by response_id order by start_ns, trace_id, span_id),
+      'none of ' || trace_id || ':' || span_id) as answer
+  from answered
 ), {_joined_by_answer("beside", 0)}, {_joined_by_answer("joined_2", 2)}, seen as (
   select
     *,
     count(*) over views as calls_seen,
     count(*) filter (is_measured) over views as calls_measured
   from joined_4
-  window views as (partition by trace_id, group_4, scope, service)
+  window views as (partition by group_4, scope, service)
 ), ranked as (
   select *, dense_rank() over (
-    partition by trace_id, group_4
+    partition by group_4
     order by calls_seen desc, calls_measured desc, rank, scope, service) = 1 as is_record
   from seen
 ), chosen as (
-  select *, count(*) filter (is_record) over (partition by trace_id, group_4) as records from ranked
+  select *, count(*) filter (is_record) over (partition by group_4) as records from ranked
 ), views as (
   -- Which of a group's further views is whose is known where the group is one call.
-  select record.trace_id, record.span_id, view.span_id as view_id, view.span_id <> record.span_id as is_other
-  from chosen as record join chosen as view using (trace_id, group_4)
-  where record.is_record and (view.span_id = record.span_id or record.records = 1)
+  select
+    one.file_row_number as record, other.file_row_number as line, other.trace_id, other.span_id,
+    other.file_row_number <> one.file_row_number as is_other
+  from chosen as one join chosen as other using (group_4)
+  where one.is_record and (one.records = 1 or one.file_row_number = other.file_row_number)
 ), lines as (
-  select trace_id, span_id, view_id as line_id, 0 as height, is_other from views
+  select record, line, 0 as height, is_other from views
   union all
-  select views.trace_id, views.span_id, above_id, height, is_other
-  from views join above on above.trace_id = views.trace_id and above.span_id = view_id
+  select record, delivered.file_row_number, height, is_other
+  from views
+  join above using (trace_id, span_id)
+  join delivered on delivered.trace_id = views.trace_id and delivered.span_id = above_id
 ), told as (
   select
-    lines.trace_id, lines.span_id,
-    flatten(list(claims order by height, is_other, line_id))
-      || flatten(list(resource_claims order by height, is_other, line_id)) as said_of_it
-  from lines
-  join delivered on delivered.trace_id = lines.trace_id and delivered.span_id = line_id
-  join spans using (file_row_number)
-  group by lines.trace_id, lines.span_id
+    record,
+    flatten(list(claims order by height, is_other, line))
+      || flatten(list(resource_claims order by height, is_other, line)) as said_of_it
+  from lines join spans on spans.file_row_number = line
+  group by record
 )
 select
   spans.*,
@@ -648,19 +666,15 @@ select
   output_total - coalesce(audio_out, 0) - coalesce(images_out, 0) as output_rest
 from chosen
 join spans using (file_row_number)
-left join told on told.trace_id = chosen.trace_id and told.span_id = chosen.span_id"""
+left join told on told.record = chosen.file_row_number"""
 
 
 def _joined_by_answer(rows: str, n: int) -> str:
     """Two steps of making groups of `rows` with an answer in common one: along answers, and along groups."""
     return f"""joined_{n + 1} as (
-  select
-    *,
-    min(group_{n}) over (partition by trace_id, coalesce(response_id, 'of ' || span_id)) as group_{n + 1}
-  from {rows}
+  select *, min(group_{n}) over (partition by answer) as group_{n + 1} from {rows}
 ), joined_{n + 2} as (
-  select *, min(group_{n + 1}) over (partition by trace_id, group_{n}) as group_{n + 2}
-  from joined_{n + 1}
+  select *, min(group_{n + 1}) over (partition by group_{n}) as group_{n + 2} from joined_{n + 1}
 )"""
 
 
