@@ -415,6 +415,14 @@ CALLS: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [call("a", "app", at=(0, 3)), call("b", "a", at=(1, 2), resource={"service.name": "gateway"})],
         ["a"],
     ),
+    "and that gateway's attempts": (
+        [
+            call("a", "app", at=(0, 5)),
+            failed("b", "a", at=(1, 2), resource={"service.name": "gateway"}),
+            call("c", "a", at=(3, 4), resource={"service.name": "gateway"}),
+        ],
+        ["b", "c"],
+    ),
     "the one that measured": (
         [answered("g", "r1", said=dict.fromkeys(TOKENS)), answered("o", "r1", "g", scope=OPENLLMETRY)],
         ["o"],
@@ -463,7 +471,7 @@ def test_what_is_one_call(tmp_path: Path, order: int) -> None:
     assert {name: sorted(spans) for name, spans in found.items()} == {
         name: expected for name, (_, expected) in CALLS.items()
     }
-    assert (pull.counts["set_aside"], pull.counts["redelivered"]) == (14, 1)
+    assert (pull.counts["set_aside"], pull.counts["redelivered"]) == (15, 1)
 
 
 # Whose it is.

@@ -695,12 +695,14 @@ def _at_least_0(number: str) -> str:
 
 def _pairs(attributes: str, pattern: str) -> str:
     """Key and text of the attributes whose key is a `pattern`; of a list of labels its JSON."""
-    text = ", ".join(f'a.value."{kind}Value"' for kind in ("string", "int", "double", "bool"))
-    labels = """to_json(list_transform(a.value."arrayValue"."values", lambda v: v."stringValue"))::varchar"""
+    kinds = ", ".join(f'a.value."{kind}Value"' for kind in ("string", "int", "double", "bool"))
+    text = f"coalesce({kinds})"
+    listed = """to_json(list_transform(a.value."arrayValue"."values", lambda v: v."stringValue"))"""
+    labels = f"""coalesce({listed}, try_cast({text} as json), to_json({text}))::varchar"""
     return f"""list_transform(
           list_filter({attributes}, lambda a: regexp_full_match(a.key, {Literal(pattern)})),
           lambda a: {{'key': a.key,
-            'value': case when a.key in ({_texts(_LABELS)}) then {labels} else coalesce({text}) end}})"""
+            'value': case when a.key in ({_texts(_LABELS)}) then {labels} else {text} end}})"""
 
 
 def _claims(pairs: str, pattern: str) -> str:
