@@ -511,6 +511,17 @@ def test_the_nearest_that_says_it_is_believed_and_then_the_resource(tmp_path: Pa
     assert row["session_id"] == "s-1"
 
 
+def test_whom_the_gateway_authenticated_called_though_the_applications_span_is_the_better_one(
+    tmp_path: Path,
+) -> None:
+    authenticated = {"metadata.user_api_key_hash": "hash-1", "metadata.user_api_key_team_id": "t-growth"}
+    app = answered("a", "r1", "app", at=(0, 3), said={"app.feature": "chat"})
+    gateway = answered("l", "r1", scope="litellm", at=(1, 2), traceId="T2", said=authenticated)
+    [row] = pulled(tmp_path, app, gateway).rows()
+    assert (row["record_id"], row["gateway_key_id"], row["gateway_team"]) == ("t1:a", "hash-1", "t-growth")
+    assert row["tags"] == {"feature": "chat", "service": "assistant"}
+
+
 def test_only_tags_are_read_that_are_known_or_listed(tmp_path: Path) -> None:
     said = {
         "metadata": json.dumps({"team": "growth", "cost_centre": "CC-1", "prompt": "hush", "tags": ["hush"]}),
@@ -533,7 +544,7 @@ def test_only_tags_are_read_that_are_known_or_listed(tmp_path: Path) -> None:
         "service": "assistant",
     }
     assert row["is_streaming"] is True
-    assert len(row["gateway_key_id"]) == 64
+    assert row["gateway_key_id"] is None
     assert files_with(tmp_path / "raw", ["hush"]) == []
 
 

@@ -125,14 +125,8 @@ _SAID: Mapping[str, Sequence[str]] = {
     "first_chunk_seconds": ("gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token"),
     "first_chunk_ms": ("ai.response.msToFirstChunk",),
     "cost": ("gen_ai.cost.total_cost", "gen_ai.usage.cost", "llm.cost.total"),
-    "key_hash": ("metadata.user_api_key_hash",),
-    "key_name": ("metadata.user_api_key_alias",),
-    "team_id": ("metadata.user_api_key_team_id",),
-    "team_name": ("metadata.user_api_key_team_alias",),
-    "gateway_user": ("metadata.user_api_key_user_id",),
 }
-"""What is read of a call, and the attributes that say it: the first of them that is there. Cost is USD, and
-what begins with `metadata.user_api_key_` is who LiteLLM authenticated."""
+"""What is read of a call, and the attributes that say it: the first of them that is there. Cost is USD."""
 
 _COUNTED: Mapping[str, Sequence[str]] = {
     "input_total": (
@@ -195,10 +189,19 @@ _ALIASES: Mapping[str, str] = {
     "enduser_id": "end_user",
     "llm_user": "end_user",
     "user_api_key_end_user_id": "end_user",
+}
+"""What else is a tag here."""
+
+_COLUMNS: Mapping[str, str] = {
     "session_id": "session_id",
     "gen_ai_conversation_id": "session_id",
+    "user_api_key_hash": "gateway_key_id",
+    "user_api_key_alias": "gateway_key_name",
+    "user_api_key_team_id": "gateway_team",
+    "user_api_key_team_alias": "gateway_team_name",
+    "user_api_key_user_id": "gateway_user",
 }
-"""What else says whose a call is; `session_id` becomes the record's own column."""
+"""What is said as tags are, and has a column: the session, and whom LiteLLM authenticated."""
 
 _OPERATIONS: Mapping[str, str] = {
     "chat": "chat",
@@ -358,7 +361,7 @@ def _spans(entry: Entry) -> str:
     counts = ",\n    ".join(f"{_whole(f'{name}_said')} as {name}" for name in _COUNTED)
     unreadable = " + ".join(f"({name}_said is not null and {name} is null)::int" for name in _COUNTED)
     measures = ", ".join(_COUNTED)
-    unstaged = ("keys", "texts", "parameters", "metadata", "labels", "api_base", "key_hash")
+    unstaged = ("keys", "texts", "parameters", "metadata", "labels", "api_base")
     left = ", ".join([*unstaged, *(f"{name}_said" for name in _COUNTED)])
     return f"""
 select * exclude ({left})
@@ -429,8 +432,6 @@ from (
     coalesce(tier_answered, tier_asked, parameters ->> 'service_tier') as tier,
     try_cast(coalesce(streaming, parameters ->> 'stream') as boolean) as is_streaming,
     coalesce(host, nullif(regexp_extract(api_base, '://([^/:]+)', 1), '')) as called_host,
-    -- LiteLLM says the hash; a key in the clear can only be a mistake, and LiteLLM's hash of it is this one.
-    case when starts_with(key_hash, 'sk-') then sha256(key_hash) else key_hash end as gateway_key_id,
     -- LiteLLM's own id where it has no other.
     nullif(answer_id, own_id) as response_id,
     coalesce(
@@ -469,7 +470,8 @@ def _requests(entry: Entry, spans: Path) -> str:
         model="model",
         deployments=("called_host", "model_requested", "service"),
     )
-    rows = _tags.tagged(_calls(spans), ["said_of_it"], {**_ALIASES, **entry.tag_aliases})
+    rows = _tags.tagged(_calls(spans), ["said_of_it"], {**_ALIASES, **_COLUMNS, **entry.tag_aliases})
+    columns = dict.fromkeys(_COLUMNS.values())
     return f"""
 select
   trace_id || ':' || span_id as record_id,
@@ -479,12 +481,8 @@ select
   ended_at,
   ended_at::date as usage_date,
   {", ".join(f"{sql} as {name}" for name, sql in who_pays.items())},
-  gateway_key_id,
-  key_name as gateway_key_name,
-  team_id as gateway_team,
-  team_name as gateway_team_name,
-  gateway_user,
-  map_from_entries(list_filter(map_entries(tags), lambda tag: tag.key <> 'session_id')) as tags,
+  {", ".join(f"tags['{column}'] as {column}" for column in columns)},
+  map_from_entries(list_filter(map_entries(tags), lambda tag: tag.key not in ({_texts(columns)}))) as tags,
   coalesce(operation, 'other') as operation,
   model,
   model_requested,
@@ -492,7 +490,6 @@ select
   input_total as context_tokens,
   response_id as request_id,
   trace_id,
-  tags['session_id'] as session_id,
   case
     when http_status = 499 or regexp_matches(error, '(?i)cancel|GeneratorExit') then 'cancelled'
     when has_failed or error is not null or http_status >= 400 then 'error'
@@ -500,7 +497,7 @@ select
   end as status,
   http_status,
   is_streaming,
-  (end_ns - start_ns) // 1000000 as latency_ms,
+  case when end_ns >= start_ns then (end_ns - start_ns) // 1000000 end as latency_ms,
   floor(coalesce(
     try_cast(first_chunk_seconds as decimal(20, 9)) * 1000,
     try_cast(first_chunk_ms as decimal(20, 9)),
@@ -523,8 +520,8 @@ select
   deliveries,
   unreadable,
   input_total is null or (output_total is null and operation = 'chat') as is_unmeasured,
-  coalesce(least(input_rest, output_rest, audio_fresh, image_fresh, output_total - reasoning), 0) < 0
-    as has_negative_remainder
+  coalesce(least(input_rest, output_rest, audio_fresh, image_fresh, output_total - reasoning,
+    cache_write - written_by_lifetime), 0) < 0 as has_negative_remainder
 from ({rows})"""
 
 
@@ -709,13 +706,13 @@ def _claims(pairs: str, pattern: str) -> str:
     """Those `pairs` that are tags, without prefixes. What looks like an address or a key is no label."""
     return f"""list_transform(
       list_filter({pairs}, lambda pair: regexp_full_match(pair.key, {Literal(pattern)})
-        and not regexp_matches(pair.value, '@|^sk-')),
+        and pair.value <> 'None' and not regexp_matches(pair.value, '@|^sk-')),
       lambda pair: {{'key': regexp_replace(pair.key, {Literal(f"^{_PREFIX}")}, ''), 'value': pair.value}})"""
 
 
 def _tag_names(entry: Entry) -> str:
     """A regular expression of the names of all tags that are read, in every spelling, without prefixes."""
-    known = {**_tags.ALIASES, **_ALIASES, **entry.tag_aliases}
+    known = {**_tags.ALIASES, **_ALIASES, **_COLUMNS, **entry.tag_aliases}
     spelled = ["[-._ ]?".join(_tags.canonical_key(key).split("_")) for key in known]
     listed = [re.escape(re.sub(f"^{_PREFIX}", "", name)) for name in entry.tag_attributes]
     return f"(?i:(?:x[-_])?(?:{'|'.join(dict.fromkeys([*spelled, *listed]))}))"
