@@ -427,7 +427,11 @@ CALLS: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [answered("g", "r1", said=dict.fromkeys(TOKENS)), answered("o", "r1", "g", scope=OPENLLMETRY)],
         ["o"],
     ),
-    "delivered twice": ([call("a"), call("a")], ["a"]),
+    "delivered twice": ([call("a"), call("a", at=(0, 7))], ["a"]),
+    "an agent of which the calls were sampled away": (
+        [call("agent", said={"gen_ai.operation.name": "invoke_agent"})],
+        [],
+    ),
     "an agent, its tool, and the call of each": (
         [
             call("agent", said={"gen_ai.operation.name": "invoke_agent"}),
@@ -472,6 +476,7 @@ def test_what_is_one_call(tmp_path: Path, order: int) -> None:
         name: expected for name, (_, expected) in CALLS.items()
     }
     assert (pull.counts["set_aside"], pull.counts["redelivered"]) == (15, 1)
+    assert pull.ask("select count(*) from request where latency_ms = 7000") == [(1,)]
 
 
 # Whose it is.
