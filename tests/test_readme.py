@@ -33,7 +33,7 @@ IN_SOURCES = ("sources:", "journal:", "overlaps:")
 
 OTHERS = """sources:
   gateway: {type: litellm, start_date: 2026-10-01, path: unused}
-  traces: {type: majordomo, start_date: 2026-10-01, path: unused}
+  traces: {type: opentelemetry, start_date: 2026-10-01, path: unused}
 """
 """What blocks that are no sources themselves may name."""
 

@@ -141,15 +141,21 @@ def extract(
     `logged` has the `columns` (name to DuckDB type) of all records in the JSON `files`, and `file`;
     what is not among them is never read into a value. Raises SourceError with file and line.
     """
-    types = ", ".join(f"{Literal(name)}: {Literal(kind)}" for name, kind in columns.items())
 
     def records(names: list[str], longest: int) -> tuple[str, list[list[str]]]:
-        return (
-            "select * from read_json(?, filename = 'file', "
-            f"columns = {{{types}}}, maximum_object_size = {longest})"
-        ), [names]
+        return f"select * from {read_json(columns, longest)}", [names]
 
     copy_rows(source, connection, files, records, projection, target, are_json=True)
+
+
+def read_json(columns: Mapping[str, str], longest: int) -> str:
+    """SQL of the records of JSON files, with `file`; the files' names are its parameter."""
+    types = ", ".join(f"{Literal(name)}: {Literal(kind)}" for name, kind in columns.items())
+    # Not told that they are `records`, the engine would first read 20,480 of them to find out.
+    return (
+        f"read_json(?, filename = 'file', columns = {{{types}}}, records = 'true', "
+        f"maximum_object_size = {longest})"
+    )
 
 
 def copy_rows(

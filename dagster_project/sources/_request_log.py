@@ -146,21 +146,26 @@ class RequestLog:
                     yield Name(self.listing.kind, said["id"], said["name"])
 
     def _refuse_broken(self, entry: LogEntry, staged: duckdb.DuckDBPyRelation) -> None:
-        records, empty, first = staged.aggregate("""
-            count(*), count(*) filter (broken = 'payload'),
-            min({field: broken, file: file, id: broken_id}) filter (broken <> 'payload')""").fetchall()[0]
-        table = f"table {self.table}"
-        if first is not None:
-            its_id = f"; its id is `{first['id']}`" if _PLAIN_ID.fullmatch(first["id"] or "") else ""
-            raise SourceError(
-                entry.name,
-                f"a record has no usable `{first['field']}`{its_id}",
-                where=table if entry.path is None else first["file"].removeprefix(_listed.GROWING),
-                remedy=self.not_known,
-            )
+        table = f"table {self.table}" if entry.path is None else None
+        refuse_broken(entry.name, staged, table, self.not_known)
+        records, empty = staged.aggregate("count(*), count(*) filter (broken = 'payload')").fetchall()[0]
         if records and records == empty:
             what = f"none of the {records} records has an id"
             raise SourceError(entry.name, what, where=entry.path or table, remedy=self.not_known)
+
+
+def refuse_broken(source: str, staged: duckdb.DuckDBPyRelation, table: str | None, not_known: str) -> None:
+    """Raises SourceError for a record that lacks a field; where, is its file if it is of no `table`."""
+    [(first,)] = staged.aggregate("""
+        min({field: broken, file: file, id: broken_id}) filter (broken <> 'payload')""").fetchall()
+    if first is not None:
+        its_id = f"; its id is `{first['id']}`" if _PLAIN_ID.fullmatch(first["id"] or "") else ""
+        raise SourceError(
+            source,
+            f"a record has no usable `{first['field']}`{its_id}",
+            where=table or first["file"].removeprefix(_listed.GROWING),
+            remedy=not_known,
+        )
 
 
 def instant(text: str) -> str:

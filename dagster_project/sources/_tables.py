@@ -50,12 +50,9 @@ def extract(
 
     def rows(names: list[str], longest: int) -> tuple[str, list[list[str]]]:
         if form == "json":
-            types = ", ".join(f"{Literal(name)}: 'JSON'" for name in columns)
             texts = ", ".join(f"{_name(name)} ->> '$' as {_name(name)}" for name in columns)
-            return (
-                f"select file, {texts} from read_json(?, filename = 'file', columns = {{{types}}}, "
-                f"maximum_object_size = {longest})"
-            ), [names]
+            records = _files.read_json(dict.fromkeys(columns, "JSON"), longest)
+            return f"select file, {texts} from {records}", [names]
         table, parameters = _csv(connection, names, longest) if form == "csv" else (_PARQUET, [names])
         held = _types(connection, table, parameters)
         missing = [name for name in required if name.lower() not in held]
