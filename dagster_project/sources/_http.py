@@ -13,8 +13,8 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from types import TracebackType
 
@@ -40,6 +40,11 @@ _PASSING = (408, 409, 429)
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id")
 _ANY_KEY = re.compile(r"sk-[\w*.-]+")
 _EMAIL = re.compile(r'("(?:user_)?email(?:_address)?"\s*:\s*)"(?:[^"\\]|\\.)*"')
+
+
+def today() -> date:
+    """The UTC day that it is: of later days a provider knows nothing yet, and of this one not all."""
+    return datetime.now(UTC).date()
 
 
 class Api:
@@ -87,13 +92,21 @@ class Api:
         self._client.close()
 
     def pages(
-        self, endpoint: str, params: Params, cursor: Cursor = BY_TOKEN, *, is_optional: bool = False
+        self,
+        endpoint: str,
+        params: Params,
+        cursor: Cursor = BY_TOKEN,
+        *,
+        is_optional: bool = False,
+        absent: Collection[int] = (httpx.codes.NOT_FOUND,),
+        says_more: bool = True,
     ) -> Iterator[Page]:
         """Every page of a list, as it arrives; all parameters but the cursor stay the same.
 
-        E-mail addresses are blanked, since pages are kept. A 404 of an optional endpoint is an empty
-        list; an empty page that says there is more is legal. Raises SourceError, also where
-        following the cursor would loop or lose pages.
+        E-mail addresses are blanked, since pages are kept. An optional endpoint whose first answer has a
+        status of `absent` is an empty list; an empty page that says there is more is legal. An answer that
+        does not say whether there is more is the last one only where `says_more` is false. Raises
+        SourceError, also where following the cursor would loop or lose pages.
         """
         parameter, field = cursor
         sent: set[str] = set()
@@ -101,16 +114,17 @@ class Api:
         for number in itertools.count(1):
             where = f"GET {endpoint} for {self._days}, page {number}"
             response = self._get(endpoint, (*params, *position), where)
-            if is_optional and number == 1 and response.status_code == httpx.codes.NOT_FOUND:
+            if is_optional and number == 1 and response.status_code in absent:
                 return
             if not response.is_success or _fault(response):
                 raise self._failure(response, where)
             yield Page(endpoint, (*params, *position), _EMAIL.sub(r"\1null", response.text))
 
             answer = response.json()
-            if not isinstance(answer.get("has_more"), bool):
+            has_more = answer.get("has_more", None if says_more else False)
+            if not isinstance(has_more, bool):
                 raise self._broken_list("the answer does not say whether there is more (`has_more`)", where)
-            if not answer["has_more"]:
+            if not has_more:
                 return
             following = answer.get(field)
             if not (following and isinstance(following, str)):
