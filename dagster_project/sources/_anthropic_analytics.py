@@ -167,11 +167,10 @@ def _line(entry: ProviderEntry, counts: Counter[str], bucket: Bucket, result: Ma
 
 
 def _cell(entry: ProviderEntry, counts: Counter[str], bucket: Bucket, result: Mapping[str, Any]) -> Record:
-    """What is of no model is code execution, whose `requests` are runs of code and none of a model."""
-    requests = _buckets.count_if_any(result, "requests")
+    """Without its `requests`, which are runs of code where a row is of those, and may be null."""
     if _buckets.count(result, "total_tokens") != reports.tokens(result):
         counts["token_sums_that_disagree"] += 1
-    return _who_and_what(entry, bucket, result) | {"requests": requests if result["model"] else None}
+    return _who_and_what(entry, bucket, result)
 
 
 def _who_and_what(
