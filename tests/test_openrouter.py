@@ -261,8 +261,8 @@ def test_what_no_key_explains_has_none(entry, tmp_path) -> None:
     }
     assert told == {
         ("k", "a/b"): Decimal("0.5"),
-        (None, "a/b"): Decimal("0.75"),
-        (None, "c/d"): Decimal("0.5"),
+        ("no_key", "a/b"): Decimal("0.75"),
+        ("no_key", "c/d"): Decimal("0.5"),
     }
     rest = parsed.records["usage"].row(1, named=True)
     assert (rest["requests"], rest["input_tokens"], rest["cache_read_tokens"]) == (3, 150, 50)

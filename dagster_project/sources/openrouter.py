@@ -5,14 +5,15 @@
     workspaces, keys?workspace_id=... names for people, disabled and expired keys too
 
 Days are UTC, known when they are over and for WINDOW days. `usage` is dollars (credits are dollars), as a
-JSON number. What no listed key has used (deleted keys, the chat room) is a record without a key: every row
-of a day less those of the keys. A line is all that a key's model cost at an endpoint, so it names no meter.
+JSON number. What no listed key has used (deleted keys, the chat room) is its workspace's, as `no_key`: every
+row of a day less those of the keys. A line is all that a key's model cost at an endpoint; it names no meter.
 
 What is paid to another provider by a key of one's own (BYOK) is on that provider's bill: here it is the
 `reported_cost` of the usage, its charge is what OpenRouter itself took. Purchases of credits and the fees on
 them are in no activity: the source `declared` holds them, its `prepaid` credits are drawn by these charges.
 
-POST analytics/query would say all of it by key in one table, but truncates it by rows; activity does not.
+POST analytics/query would say key, day and model in one table, the better route for thousands of keys; but it
+shows keys by their labels, not their hashes, and cuts an answer off after a number of rows.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
             with _buckets.understood(entry.name, str(bucket)):
                 whose = bucket.record(entry, key, *cell) | {
                     "provider_project_id": cell.workspace_id,
-                    "api_key_id": key,
+                    "api_key_id": key or "no_key",
                     "model": cell.model_permaslug,
                 }
                 charges.append(whose | _charge(cell, quantities))
