@@ -334,6 +334,14 @@ def test_days_after_the_watermark_are_told_and_refused_when_they_should_be_whole
             anthropic.fetch(entry, LATER, tmp_path)
 
 
+def test_the_default_workspace_may_be_the_only_one(entry, serve_analytics, tmp_path) -> None:
+    provider = serve_analytics()
+    provider.answers[anthropic.WORKSPACES, None, None]["data"] = []
+    del provider.answers[anthropic.WORKSPACES, None, "true"]["data"][1:]
+    projects = _pull(entry, tmp_path, LATER).records["usage"]["provider_project_id"]
+    assert sorted(projects.drop_nulls().unique()) == ["default", "wrkspc_archived", "wrkspc_search"]
+
+
 def test_without_listings_there_are_no_names_and_the_default_workspace_has_its_id(
     entry, serve_analytics, tmp_path
 ) -> None:

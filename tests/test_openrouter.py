@@ -168,6 +168,15 @@ def test_a_day_that_is_not_over_is_not_asked_for_and_told(entry, serve, tmp_path
     assert parsed.counts["days_not_over"] == 1
 
 
+def test_a_day_that_ends_between_two_questions_is_left_for_the_next_pull(entry, serve, tmp_path) -> None:
+    provider = serve()
+    support = provider.listed["keys"][0]["hash"]
+    provider.keys[support].append(_row(date=str(TODAY)))
+    parsed = _pull(entry, tmp_path, Days(DAYS.first, TODAY))
+    assert parsed.records["charge"]["usage_date"].max() == DAYS.last
+    assert parsed.counts["days_not_over"] == 1
+
+
 def test_a_refused_day_is_told_in_the_words_of_the_provider(entry, serve, tmp_path) -> None:
     serve({"activity": refusal(400, "Date must be within the last 30 (completed) UTC days")})
     with pytest.raises(SourceError, match=r"GET activity for .*HTTP 400: 400: Date must be within"):

@@ -114,6 +114,7 @@ def _answers(entry: Entry, days: Days) -> Iterator[_pages.Page]:
             first, *others = analytics.questions(days)
             total = [*api.pages(*first, is_optional=entry.reports == "auto", absent=REFUSED)]
             if total:
+                # From here on a refusal is an error: half of one API and half of the other is no sum.
                 yield from _fresh(entry, days, total)
                 for question in others:
                     yield from _fresh(entry, days, api.pages(*question))
@@ -193,23 +194,15 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
 def _default_workspace(entry: Entry, days: Days, pages: Sequence[_pages.Page]) -> str | None:
     """Its id: the only one that is listed where it is asked for and not where it is not.
 
-    None where the key may not list workspaces; its usage has the id then, as any workspace's.
+    None where the key may not list workspaces: its usage is then of an id, like any workspace's.
     """
-    listings = [page for page in pages if page.endpoint == WORKSPACES]
-    asked, not_asked = (
-        {
-            name.id
-            for name in _buckets.names(
-                entry,
-                days,
-                [page for page in listings if (WITH_DEFAULT in page.params) is is_asked],
-                LISTINGS,
-            )
-        }
-        for is_asked in (True, False)
-    )
-    found = asked - not_asked
-    return found.pop() if not_asked and len(found) == 1 else None
+    listed: dict[bool, set[str]] = {}
+    for page in pages:
+        if page.endpoint == WORKSPACES:
+            ids = listed.setdefault(WITH_DEFAULT in page.params, set())
+            ids.update(name.id for name in _buckets.names(entry, days, [page], LISTINGS))
+    found = listed[True] - listed[False] if len(listed) == 2 else set()
+    return found.pop() if len(found) == 1 else None
 
 
 def _line(
