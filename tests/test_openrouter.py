@@ -265,7 +265,7 @@ def test_what_no_key_explains_has_none(entry, tmp_path) -> None:
     total = _row("1.25", requests=5, prompt_tokens=300, cached_tokens=80, byok_usage_inference=2)
     parsed = _parsed(entry, tmp_path, [total, _row(model="c/d")], [_row()])
     told = {
-        (row["api_key_id"], row["line_item"]): row["billed_cost"]
+        (row["api_key_id"], row["model"]): row["billed_cost"]
         for row in parsed.records["charge"].rows(named=True)
     }
     assert told == {
@@ -288,6 +288,7 @@ def test_what_no_key_explains_has_none(entry, tmp_path) -> None:
         ([], [_row()], "of a/b than there is"),
         ([_row(date="2026-10-06")], [], "`date` is another day than 2026-10-07"),
         ([_row(date="yesterday")], [], "`date` is"),
+        ([_row(date="2026-10-07T00:00:00+05:30")], [], "is no day"),
         ([_row(date=GONE)], [], "the field `date` is missing"),
         ([_row("")], [], "the field `usage` is missing"),
         ([_row("null")], [], "`usage` is a NoneType where a number should be"),

@@ -7,6 +7,7 @@
 Days are UTC, known when they are over and for WINDOW days. `usage` is dollars (credits are dollars), as a
 JSON number. What no listed key has used (deleted keys, the chat room) is its workspace's, as `no_key`: every
 row of a day less those of the keys. A line is all that a key's model cost at an endpoint; it names no meter.
+A model is priced by its slug (`deepseek/deepseek-r1:free`); the permaslug, its snapshot, is the line's text.
 
 What is paid to another provider by a key of one's own (BYOK) is on that provider's bill: here it is the
 `reported_cost` of the usage, its charge is what OpenRouter itself took. Purchases of credits and the fees on
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import localcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -169,10 +170,10 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
                 whose = bucket.record(entry, key, *cell) | {
                     "provider_project_id": cell.workspace_id,
                     "api_key_id": key or "no_key",
-                    "model": cell.model_permaslug,
+                    "model": cell.model,
                 }
                 charges.append(whose | _charge(cell, quantities))
-                usage.append(whose | {"model_requested": cell.model} | _usage(quantities, counts))
+                usage.append(whose | _usage(quantities, counts))
                 counts["without_a_listed_key"] += key is None
     return Parsed(
         {
@@ -190,9 +191,10 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
 def _bounds(row: Mapping[str, Any]) -> Bounds:
     sent = _buckets.issued(row, "date")
     try:
-        start = datetime.fromisoformat(sent).replace(tzinfo=None)
+        day = datetime.fromisoformat(sent)
     except ValueError:
         raise ValueError("`date` is not a day") from None
+    start = day.astimezone(UTC).replace(tzinfo=None) if day.tzinfo else day
     return start, start + timedelta(days=1)
 
 
@@ -238,7 +240,7 @@ def _charge(cell: Cell, quantities: Quantities) -> Record:
         "billed_cost": _buckets.rounded(quantities["usage"]),
         "currency": "USD",
         "charge_category": "usage",
-        "line_item": cell.model,
+        "line_item": cell.model_permaslug,
     }
 
 
