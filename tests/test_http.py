@@ -39,7 +39,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def ask(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Page]]:
     monkeypatch.setenv("ACME_KEY", KEY)
 
-    def pages(*cursor: _http.Cursor, is_optional: bool = False, **settings: Any) -> list[Page]:
+    def pages(*cursor: _http.Cursor, asked: Mapping[str, Any] = {}, **settings: Any) -> list[Page]:
         entry = ProviderEntry(
             name="acme",
             type="any",
@@ -50,7 +50,7 @@ def ask(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         with _http.Api(
             entry, DAYS, headers=lambda key: {"x-api-key": key}, needs="an admin key (sk-admin-...)"
         ) as api:
-            return list(api.pages("things", (("limit", "2"),), *cursor, is_optional=is_optional))
+            return list(api.pages("things", (("limit", "2"),), *cursor, **asked))
 
     return pages
 
@@ -205,11 +205,30 @@ def test_a_refusal_says_what_to_do_and_is_not_repeated(httpserver, ask, answer, 
 
 def test_only_a_missing_optional_endpoint_is_an_empty_list(httpserver, ask) -> None:
     _serve(httpserver, Response("not here", 404))
-    assert ask(is_optional=True) == []
+    assert ask(asked={"is_optional": True}) == []
 
     _serve(httpserver, {"data": [], "has_more": True, "next_page": "t"}, Response("gone", 404))
     with pytest.raises(SourceError, match="page 2: HTTP 404"):
-        ask(is_optional=True)
+        ask(asked={"is_optional": True})
+
+
+def test_which_refusals_are_an_empty_list_can_be_said(httpserver, ask) -> None:
+    absent = {"absent": (403, 404)}
+    for status in absent["absent"]:
+        _serve(httpserver, Response("no", status))
+        assert ask(asked={"is_optional": True, **absent}) == []
+    for status, is_optional in ((401, True), (403, False)):
+        _serve(httpserver, Response("no", status))
+        with pytest.raises(SourceError, match=f"page 1: HTTP {status}"):
+            ask(asked={"is_optional": is_optional, **absent})
+
+
+def test_an_answer_that_never_says_whether_there_is_more_is_the_last_one(httpserver, ask) -> None:
+    _serve(httpserver, {"data": [1]})
+    assert [page.json() for page in ask(asked={"says_more": False})] == [{"data": [1]}]
+
+    _serve(httpserver, {"data": [1], "has_more": True, "next_page": "t"}, {"data": [2]})
+    assert len(ask(asked={"says_more": False})) == 2
 
 
 def test_no_answer_at_all(httpserver, ask, waits) -> None:
