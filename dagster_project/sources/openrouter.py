@@ -49,6 +49,9 @@ ACTIVITY = "activity"
 WORKSPACES = "workspaces"
 KEYS = "keys"
 
+LONGEST_ID = 1000
+"""Characters; a hash has 64, and no address can hold a million."""
+
 BY_WORKSPACE = ("group_by", "workspace")
 ALL_KEYS = (("include_disabled", "true"), ("include_expired", "true"))
 
@@ -128,24 +131,28 @@ def _listed(
     api: _http.Api, entry: Entry, days: Days, endpoint: str, params: _http.Params
 ) -> Iterator[_pages.Page]:
     """A list that does not say where it ends: it is over where nothing is left. None where there is none."""
-    skipped, found = 0, None
-    before = ""
-    while found != 0:
-        found = 0
+    skipped, before = 0, None
+    while True:
         of_page = (*params, ("offset", str(skipped)))
-        for page in api.pages(endpoint, of_page, is_optional=True, says_more=False):
-            yield page
-            with _buckets.understood(entry.name, f"{endpoint} for {days}"):
-                found += len(_buckets.objects(page.json(), "data"))
-                if found and page.body == before:
-                    raise ValueError("the same page came twice, as if `offset` had not been said")
-            before = page.body
-        skipped += found
+        pages = [*api.pages(endpoint, of_page, is_optional=True, says_more=False)]
+        yield from pages
+        with _buckets.understood(entry.name, f"{endpoint} for {days}"):
+            found = sum(len(_buckets.objects(page.json(), "data")) for page in pages)
+            if not found:
+                return
+            bodies = [page.body for page in pages]
+            if bodies == before:
+                raise ValueError("the same page came twice, as if `offset` had not been said")
+        skipped, before = skipped + found, bodies
 
 
 def _ids(entry: Entry, days: Days, page: _pages.Page, name: str) -> list[str]:
+    """The ids of what is listed, with which further questions are asked."""
     with _buckets.understood(entry.name, f"{page.endpoint} for {days}"):
-        return [_buckets.issued(thing, name) for thing in _buckets.objects(page.json(), "data")]
+        ids = [_buckets.issued(thing, name) for thing in _buckets.objects(page.json(), "data")]
+        if any(len(found) > LONGEST_ID for found in ids):
+            raise ValueError(f"`{name}` is longer than any id")
+        return ids
 
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
