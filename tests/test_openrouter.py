@@ -286,6 +286,7 @@ def test_what_no_key_explains_has_none(entry, tmp_path) -> None:
         ([_row()], [_row(), _row()], "more `requests` of a/b"),
         ([_row()], [_row(workspace_id="another")], "of a/b than there is"),
         ([], [_row()], "of a/b than there is"),
+        ([], [_row(model="x" * 2**20)], "of x{80} than there is"),
         ([_row(date="2026-10-06")], [], "`date` is another day than 2026-10-07"),
         ([_row(date="yesterday")], [], "`date` is"),
         ([_row(date="2026-10-07T00:00:00+05:30")], [], "is no day"),

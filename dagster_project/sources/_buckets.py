@@ -148,7 +148,7 @@ def understood(source: str, where: str) -> Iterator[None]:
         raise _unclear(source, where, f"not understood ({error})") from None
 
 
-def _shown(sent: Any) -> str:
+def shown(sent: Any) -> str:
     """As much of what the provider sent as can be read in an error."""
     return f"{sent!s:.80}".encode(errors="replace").decode()
 
@@ -209,14 +209,14 @@ def bill(
     for bucket in buckets:
         amounts: Counter[str] = Counter()
         for result in bucket.results:
-            with understood(entry.name, f"{bucket}, line `{_shown(result.get(text_field))}`"):
+            with understood(entry.name, f"{bucket}, line `{shown(result.get(text_field))}`"):
                 amount, currency = amount_of(result)
                 if amount is None:
                     raise ValueError("its amount is null, so the bill is not known")
                 if not currency:
                     raise ValueError("its `currency` is empty, so the bill is not known")
                 if not re.fullmatch("[A-Za-z]{3}", currency):
-                    raise ValueError(f"its `currency` is `{_shown(currency)}`, which is no currency's code")
+                    raise ValueError(f"its `currency` is `{shown(currency)}`, which is no currency's code")
                 amounts[currency.upper()] += amount
                 if bucket.is_grouped:
                     charges.append(line_of(bucket, result) | _money(amount, currency))

@@ -237,7 +237,8 @@ def _by_key(entry: Entry, buckets: Iterable[Bucket]) -> Iterator[tuple[Bucket, s
         with _buckets.understood(entry.name, f"{ACTIVITY} of {day}"):
             for name, quantity in lacking.items():
                 if quantity <= -_buckets.NOISE:
-                    raise ValueError(f"the keys have {-quantity} more `{name}` of {cell.model} than there is")
+                    of = _buckets.shown(cell.model)
+                    raise ValueError(f"the keys have {-quantity} more `{name}` of {of} than there is")
         if any(quantity >= _buckets.NOISE for quantity in lacking.values()):
             yield totals[day], None, cell, lacking
 
