@@ -372,12 +372,14 @@ def test_without_listings_there_are_no_names_and_the_default_workspace_has_its_i
     ],
 )
 def test_a_row_that_is_not_what_it_was_stops_the_pull(
-    entry, serve_analytics, tmp_path, endpoint, place, sent, complaint
+    entry, tmp_path, endpoint, place, sent, complaint
 ) -> None:
-    row = serve_analytics().answers[endpoint, "us", None]["data"][0]
-    spoil(row, place.split("."), sent)
+    answer = AnalyticsProvider({}).answers[endpoint, "us", None]
+    spoil(answer["data"][0], place.split("."), sent)
+    grouped = (("group_by[]", "api_key_id"), ("inference_geos[]", "us"))
+    _pages.write([Page(endpoint, grouped, json.dumps(answer))], tmp_path)
     with pytest.raises(SourceError) as told:
-        _pull(entry, tmp_path, LATER)
+        anthropic.parse(entry, LATER, tmp_path, None)
     assert complaint in told.value.what
     assert f"{endpoint} " in told.value.where
     assert "2026-10-08" in told.value.where
@@ -607,7 +609,7 @@ def test_a_report_that_is_not_what_it_was_stops_the_pull(
     provider = serve()
     provider.spoil(endpoint, field.split("."), sent)
     with pytest.raises(SourceError) as told:
-        _pull(entry, tmp_path)
+        _pull(entry.model_copy(update={"reports": "classic"}), tmp_path)
     message = str(told.value)
     assert message.startswith(f"source `{entry.name}`, {endpoint}")
     assert " of 2026-10-0" in told.value.where
