@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from werkzeug import Request, Response
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.sources import Parsed, _pages, anthropic
+from dagster_project.sources import Parsed, _http, _pages, anthropic
+from dagster_project.sources import _anthropic_analytics as analytics
 from dagster_project.sources._pages import Page
 
 KEY = "sk-ant-admin01-Zm9vYmFy_0123456789"
@@ -49,7 +51,7 @@ def spoil(result: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 class Provider:
-    """Serves the fixture as Anthropic would: reports a day a page, lists a thing a page."""
+    """Serves the fixture as Anthropic would: reports a day a page, lists a thing a page, no analytics."""
 
     def __init__(self, mishaps: Mapping[str, Response]) -> None:
         case = yaml.safe_load((CASE / "case.yaml").read_text(encoding="utf-8"))
@@ -69,12 +71,14 @@ class Provider:
 
     def __call__(self, request: Request) -> Response:
         endpoint, args = request.path.removeprefix("/"), request.args.to_dict(flat=False)
-        assert request.headers["anthropic-version"] == "2023-06-01"
         if request.headers["x-api-key"] != KEY:
-            error = {"type": "authentication_error", "message": "invalid x-api-key"}
-            return Response(json.dumps({"type": "error", "error": error}), 401, {"request-id": "req_011"})
+            return refusal(401, "authentication_error", "invalid x-api-key")
         if endpoint in self._mishaps:
             return self._mishaps.pop(endpoint)
+        if endpoint in (analytics.COSTS, analytics.USAGE):
+            return refusal(404, "not_found_error", "Not found")
+        assert request.headers["anthropic-version"] == "2023-06-01"
+        assert "anthropic-beta" not in request.headers
         self.asked.append((endpoint, args))
         data = self._bodies[(endpoint, "group_by[]" in args)]["data"]
         if endpoint in (anthropic.WORKSPACES, anthropic.API_KEYS):
@@ -87,22 +91,26 @@ class Provider:
         return Response(json.dumps({"data": [data[here]], "has_more": here + 1 < len(data), **more}))
 
 
+def refusal(status: int, kind: str, message: str) -> Response:
+    error = {"type": "error", "error": {"type": kind, "message": message}}
+    return Response(json.dumps(error), status, {"request-id": "req_011"})
+
+
 @pytest.fixture
 def serve(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Provider]:
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
     def start(mishaps: Mapping[str, Response] | None = None) -> Provider:
         provider = Provider(mishaps or {})
-        for endpoint in (anthropic.COSTS, anthropic.USAGE, anthropic.WORKSPACES, anthropic.API_KEYS):
-            httpserver.expect_request(f"/{endpoint}").respond_with_handler(provider)
+        httpserver.expect_request(re.compile(".*")).respond_with_handler(provider)
         return provider
 
     return start
 
 
-def _pull(entry: anthropic.Entry, raw: Path) -> Parsed:
-    anthropic.fetch(entry, DAYS, raw)
-    return anthropic.parse(entry, DAYS, raw, None)
+def _pull(entry: anthropic.Entry, raw: Path, days: Days = DAYS) -> Parsed:
+    anthropic.fetch(entry, days, raw)
+    return anthropic.parse(entry, days, raw, None)
 
 
 def test_a_pull_with_mishaps_says_the_same_as_the_fixture(entry, serve, tmp_path, caplog) -> None:
@@ -150,6 +158,232 @@ def test_a_wrong_key_is_told_with_its_variable(entry, serve, tmp_path, monkeypat
     with pytest.raises(SourceError, match=complaint) as caught:
         anthropic.fetch(entry, DAYS, tmp_path)
     assert "sk-ant-api03-wrong" not in str(caught.value)
+
+
+# The analytics API, served beside the classic one: what was asked shows which of them was used.
+
+
+ANALYTICS = FIXTURES / "anthropic" / "analytics"
+LATER = Days(date(2026, 10, 8), date(2026, 10, 9))
+REPORTS = (analytics.COSTS, analytics.USAGE)
+
+
+class AnalyticsProvider(Provider):
+    """Serves the fixture of the analytics API, two rows a page; as strict as its documentation is."""
+
+    def __init__(self, mishaps: Mapping[str, Response]) -> None:
+        super().__init__(mishaps)
+        self.refreshed_at: str | None = "2026-10-09T03:15:00Z"
+        self.may_list = True
+        self.answers: dict[Any, dict[str, Any]] = {}
+        for sent in yaml.safe_load((ANALYTICS / "case.yaml").read_text(encoding="utf-8"))["pages"]:
+            answer = json.loads((ANALYTICS / "pages" / sent["body"]).read_text(encoding="utf-8"))
+            known = self.answers.setdefault(self._question(sent["endpoint"], sent.get("params", {})), answer)
+            if known is not answer:
+                known["data"] += answer["data"]
+
+    @staticmethod
+    def _question(endpoint: str, args: Mapping[str, str]) -> tuple[Any, ...]:
+        return endpoint, args.get("inference_geos[]"), args.get("include_default")
+
+    def __call__(self, request: Request) -> Response:
+        if "anthropic-beta" not in request.headers:
+            return super().__call__(request)
+        assert request.headers["anthropic-beta"] == "analytics-usage-cost-2026-08-24"
+        assert request.headers["anthropic-version"] == "2026-10-21"
+        endpoint, args = request.path.removeprefix("/"), request.args.to_dict(flat=False)
+        if endpoint in self._mishaps:
+            return self._mishaps.pop(endpoint)
+        self.asked.append((endpoint, args))
+        answer = self.answers[self._question(endpoint, request.args)]
+        if endpoint not in REPORTS:
+            return Response(json.dumps(answer)) if self.may_list else refusal(403, "permission_error", "No.")
+        assert_is_allowed(args)
+        here = int(request.args.get("page", "0"))
+        after = str(here + 2) if here + 2 < len(answer["data"]) else None
+        more = {"has_more": after is not None, "next_page": after, "data_refreshed_at": self.refreshed_at}
+        return Response(json.dumps({"data": answer["data"][here : here + 2], **more}))
+
+
+def assert_is_allowed(args: Mapping[str, list[str]]) -> None:
+    groups = [group for group in args.get("group_by[]", []) if group not in ("cost_type", "token_type")]
+    assert len(groups) <= 5
+    assert {"rbac_group_id", "actor", "product"}.isdisjoint(groups)
+    assert args.get("inference_geos[]", ["us"]) in (["global"], ["us"], ["not_available"])
+    start, end = (datetime.fromisoformat(args[name][0]) for name in ("starting_at", "ending_at"))
+    assert timedelta() < end - start <= timedelta(days=31)
+    fixed = {"time_bucket_width": ["1d"], "order_by": ["time"], "order": ["asc"], "limit": ["1000"]}
+    assert fixed.items() <= args.items()
+    others = args.keys() - fixed.keys()
+    assert others <= {"starting_at", "ending_at", "group_by[]", "inference_geos[]", "page"}
+
+
+@pytest.fixture
+def serve_analytics(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AnalyticsProvider]:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(_http, "today", lambda: LATER.last)
+
+    def start(mishaps: Mapping[str, Response] | None = None) -> AnalyticsProvider:
+        provider = AnalyticsProvider(mishaps or {})
+        httpserver.expect_request(re.compile(".*")).respond_with_handler(provider)
+        return provider
+
+    return start
+
+
+def _endpoints(provider: Provider) -> set[str]:
+    return {endpoint for endpoint, _ in provider.asked}
+
+
+def test_analytics_with_mishaps_says_the_same_as_its_fixture(
+    entry, serve_analytics, tmp_path, caplog
+) -> None:
+    provider = serve_analytics(
+        {
+            analytics.COSTS: Response("{}", 429, {"retry-after": "2"}),
+            analytics.USAGE: Response('{"data": [{"starting_at": "2026-'),
+        }
+    )
+    with caplog.at_level("DEBUG"):
+        parsed = _pull(entry, tmp_path, LATER)
+    for kind in anthropic.KINDS:
+        expected = (ANALYTICS / "expected" / f"{kind}.csv").read_text("utf-8")
+        assert as_csv(parsed.records[kind]) == expected, kind
+    assert _endpoints(provider) == {*REPORTS, anthropic.WORKSPACES, anthropic.API_KEYS}, "never both"
+    assert KEY not in caplog.text + "".join(str(page) for page in _pages.read(tmp_path))
+
+
+def test_analytics_is_asked_for_at_most_31_days_at_once() -> None:
+    month, day = Days(date(2026, 9, 8), date(2026, 10, 8)), Days(date(2026, 10, 9), date(2026, 10, 9))
+    asked = [
+        (endpoint, dict(params)) for endpoint, params in analytics.questions(Days(month.first, day.last))
+    ]
+    spans = [(params["starting_at"][:10], params["ending_at"][:10]) for _, params in asked]
+    of_a_report = [("2026-09-08", "2026-10-09")] * 4 + [("2026-10-09", "2026-10-10")] * 4
+    assert spans == of_a_report * 2
+    assert [*map(len, analytics.questions(month))] == [2] * 8
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_where_analytics_is_refused_the_classic_reports_are_used(entry, serve, tmp_path, status) -> None:
+    provider = serve({analytics.COSTS: refusal(status, "permission_error", "read:analytics is needed")})
+    parsed = _pull(entry, tmp_path)
+    for kind in anthropic.KINDS:
+        assert as_csv(parsed.records[kind]) == (CASE / "expected" / f"{kind}.csv").read_text("utf-8"), kind
+    assert "days_after_the_watermark" not in parsed.counts
+    assert _endpoints(provider).isdisjoint(REPORTS)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 400])
+def test_analytics_that_is_wanted_is_not_replaced_by_the_classic_reports(
+    entry, serve_analytics, tmp_path, status
+) -> None:
+    """Nor is anything replaced for a failure that is no refusal."""
+    provider = serve_analytics({analytics.COSTS: refusal(status, "permission_error", "No.")})
+    reports = "auto" if status == 400 else "analytics"
+    with pytest.raises(SourceError, match=f"GET {analytics.COSTS} for 2026-10-08.*HTTP {status}, request id"):
+        anthropic.fetch(entry.model_copy(update={"reports": reports}), LATER, tmp_path)
+    assert provider.asked == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_half_of_analytics_is_no_pull(entry, serve_analytics, tmp_path, status) -> None:
+    provider = serve_analytics({analytics.USAGE: refusal(status, "permission_error", "No.")})
+    with pytest.raises(SourceError, match=f"GET {analytics.USAGE} for .*HTTP {status}"):
+        anthropic.fetch(entry, LATER, tmp_path)
+    assert _endpoints(provider) == {analytics.COSTS}
+
+
+def test_classic_reports_that_are_wanted_are_used_at_once(entry, serve_analytics, tmp_path) -> None:
+    provider = serve_analytics()
+    anthropic.fetch(entry.model_copy(update={"reports": "classic"}), DAYS, tmp_path)
+    assert _endpoints(provider) == {
+        anthropic.COSTS,
+        anthropic.USAGE,
+        anthropic.WORKSPACES,
+        anthropic.API_KEYS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("today", "refreshed_at", "unfinished"),
+    [
+        ("2026-10-09", "2026-10-10T00:00:00Z", 0),
+        ("2026-10-09", "2026-10-09T23:59:59Z", 1),
+        ("2026-10-09", "2026-10-09T00:00:00Z", 1),
+        ("2026-10-09", "2026-10-08T23:59:59Z", 2),
+        ("2026-10-09", None, 2),
+        ("2026-10-10", "2026-10-09T00:00:00Z", 1),
+        ("2026-10-10", "2026-10-08T23:59:59Z", "2026-10-08"),
+        ("2026-10-11", "2026-10-08T23:59:59Z", "2026-10-08..2026-10-09"),
+        ("2026-10-11", "2026-10-09T03:15:00Z", "2026-10-09"),
+        ("2026-12-24", "2026-10-10T00:00:00Z", 0),
+    ],
+)
+def test_days_after_the_watermark_are_told_and_refused_when_they_should_be_whole(
+    entry, serve_analytics, tmp_path, monkeypatch, today, refreshed_at, unfinished
+) -> None:
+    serve_analytics().refreshed_at = refreshed_at
+    monkeypatch.setattr(_http, "today", lambda: date.fromisoformat(today))
+    if isinstance(unfinished, int):
+        assert _pull(entry, tmp_path, LATER).counts["days_after_the_watermark"] == unfinished
+    else:
+        with pytest.raises(SourceError, match=f"cost of {unfinished}: its data ends at .*run again later"):
+            anthropic.fetch(entry, LATER, tmp_path)
+
+
+def test_the_default_workspace_may_be_the_only_one(entry, serve_analytics, tmp_path) -> None:
+    provider = serve_analytics()
+    provider.answers[anthropic.WORKSPACES, None, None]["data"] = []
+    del provider.answers[anthropic.WORKSPACES, None, "true"]["data"][1:]
+    projects = _pull(entry, tmp_path, LATER).records["usage"]["provider_project_id"]
+    assert sorted(projects.drop_nulls().unique()) == ["default", "wrkspc_archived", "wrkspc_search"]
+
+
+def test_without_listings_there_are_no_names_and_the_default_workspace_has_its_id(
+    entry, serve_analytics, tmp_path
+) -> None:
+    """A key that may read analytics only."""
+    serve_analytics().may_list = False
+    parsed = _pull(entry, tmp_path, LATER)
+    assert parsed.names == []
+    projects = parsed.records["charge"]["provider_project_id"].drop_nulls().unique().sort().to_list()
+    assert projects == ["wrkspc_01Default", "wrkspc_archived", "wrkspc_search"]
+    assert parsed.records["charge"]["billed_cost"].sum() == Decimal("58.6728912")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place", "sent", "complaint"),
+    [
+        (analytics.COSTS, "cost.amount", GONE, "is missing"),
+        (analytics.COSTS, "cost.amount", "$1.00", "is a text where a number should be"),
+        (analytics.COSTS, "cost.list_amount", GONE, "is missing"),
+        (analytics.COSTS, "cost.currency", GONE, "is missing"),
+        (analytics.COSTS, "cost", GONE, "is missing"),
+        (analytics.COSTS, "group.api_key_id", GONE, "is missing"),
+        (analytics.COSTS, "group.token_type", GONE, "is missing"),
+        (analytics.COSTS, "group.workspace_id", 7, "is a int where a text should be"),
+        (analytics.COSTS, "ending_at", "2026-10-12T00:00:00Z", "is no day"),
+        (analytics.USAGE, "usage.total_tokens", GONE, "is missing"),
+        (analytics.USAGE, "usage.output_tokens", None, "is a NoneType where a number should be"),
+        (analytics.USAGE, "group.api_key_id", GONE, "is missing"),
+    ],
+)
+def test_a_row_that_is_not_what_it_was_stops_the_pull(
+    entry, tmp_path, endpoint, place, sent, complaint
+) -> None:
+    answer = AnalyticsProvider({}).answers[endpoint, "us", None]
+    spoil(answer["data"][0], place.split("."), sent)
+    grouped = (("group_by[]", "api_key_id"), ("inference_geos[]", "us"))
+    _pages.write([Page(endpoint, grouped, json.dumps(answer))], tmp_path)
+    with pytest.raises(SourceError) as told:
+        anthropic.parse(entry, LATER, tmp_path, None)
+    assert complaint in told.value.what
+    assert f"{endpoint} " in told.value.where
+    assert "2026-10-08" in told.value.where
+    assert place == "ending_at" or f"`{place.rpartition('.')[2]}`" in told.value.what
 
 
 # One day of one report, parsed.
@@ -375,7 +609,7 @@ def test_a_report_that_is_not_what_it_was_stops_the_pull(
     provider = serve()
     provider.spoil(endpoint, field.split("."), sent)
     with pytest.raises(SourceError) as told:
-        _pull(entry, tmp_path)
+        _pull(entry.model_copy(update={"reports": "classic"}), tmp_path)
     message = str(told.value)
     assert message.startswith(f"source `{entry.name}`, {endpoint}")
     assert " of 2026-10-0" in told.value.where

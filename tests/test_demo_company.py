@@ -20,6 +20,7 @@ from genai_prices import Usage, calc_price
 from dagster_project.days import Days
 from dagster_project.demo import accuracy, billing, company, gateway_log, providers, roster, traffic
 from dagster_project.demo.company import Simulation
+from dagster_project.sources import _anthropic_analytics as analytics
 
 DAYS = Days(date(2026, 9, 29), date(2026, 10, 4))
 """Across a month's first day, with two weekend days; 2026-10-03 is the restated one."""
@@ -195,6 +196,13 @@ def test_the_groups_of_a_usage_report_add_up_to_its_total(api: httpx.Client, pat
             "output_image_tokens",
         )
     assert {row[name] for row in total for name in report.groups} == {None}
+
+
+@pytest.mark.parametrize("path", [analytics.COSTS, analytics.USAGE])
+def test_anthropic_has_classic_reports_only(api: httpx.Client, path: str) -> None:
+    """So the source falls back to them."""
+    answer = api.get(f"/{path}", params=ANTHROPIC_WINDOW, headers=ANTHROPIC)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "Not found")
 
 
 def test_anthropics_groups_add_up_to_its_totals(api: httpx.Client) -> None:

@@ -39,9 +39,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def ask(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Page]]:
     monkeypatch.setenv("ACME_KEY", KEY)
 
-    def pages(
-        *cursor: _http.Cursor | None, posts: bool = False, is_optional: bool = False, **settings: Any
-    ) -> list[Page]:
+    def pages(*cursor: _http.Cursor | None, asked: Mapping[str, Any] = {}, **settings: Any) -> list[Page]:
         entry = ProviderEntry(
             name="acme",
             type="any",
@@ -56,8 +54,7 @@ def ask(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Callable[...
             needs="an admin key (sk-admin-...)",
             missing="Or nobody bought things.",
         ) as api:
-            question = (("limit", "2"),)
-            return list(api.pages("things", question, *cursor, posts=posts, is_optional=is_optional))
+            return list(api.pages("things", (("limit", "2"),), *cursor, **asked))
 
     return pages
 
@@ -110,7 +107,7 @@ def test_without_a_cursor_the_first_answer_is_all(httpserver, ask) -> None:
 def test_a_question_that_is_posted_is_kept_and_goes_on_in_its_body(httpserver, ask, waits) -> None:
     """It is tried again like any other: it changes nothing."""
     _serve(httpserver, {"next_cursor": "c1"}, Response("no", 503), Response('{"next'), {"next_cursor": ""})
-    pages = ask(TOKEN_ONLY, posts=True)
+    pages = ask(TOKEN_ONLY, asked={"posts": True})
     assert [page.params for page in pages] == [(("limit", "2"),), (("limit", "2"), ("after", "c1"))]
     assert [(request.method, request.query_string) for request, _ in httpserver.log] == [("POST", b"")] * 4
     assert [request.json for request, _ in httpserver.log] == [
@@ -123,7 +120,7 @@ def test_a_question_that_is_posted_is_kept_and_goes_on_in_its_body(httpserver, a
 def test_what_was_posted_is_told_by_its_method(httpserver, ask) -> None:
     _serve(httpserver, Response('{"error": {"message": "No."}}', 400))
     with pytest.raises(SourceError, match=f"POST things for {DAYS}, page 1: HTTP 400: No"):
-        ask(TOKEN_ONLY, posts=True)
+        ask(TOKEN_ONLY, asked={"posts": True})
 
 
 @pytest.mark.parametrize(
@@ -159,7 +156,7 @@ def test_so_is_one_that_does_not_say_whether_there_is_more(
 ) -> None:
     _serve(httpserver, *answers)
     with pytest.raises(SourceError, match=f"things for 2026-10-01..2026-10-03, page .*{complaint}"):
-        ask(TOKEN_ONLY, posts=posts)
+        ask(TOKEN_ONLY, asked={"posts": posts})
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
@@ -265,11 +262,30 @@ def test_a_refusal_says_what_to_do_and_is_not_repeated(httpserver, ask, answer, 
 
 def test_only_a_missing_optional_endpoint_is_an_empty_list(httpserver, ask) -> None:
     _serve(httpserver, Response("not here", 404))
-    assert ask(is_optional=True) == []
+    assert ask(asked={"is_optional": True}) == []
 
     _serve(httpserver, {"data": [], "has_more": True, "next_page": "t"}, Response("gone", 404))
     with pytest.raises(SourceError, match="page 2: HTTP 404"):
-        ask(is_optional=True)
+        ask(asked={"is_optional": True})
+
+
+def test_which_refusals_are_an_empty_list_can_be_said(httpserver, ask) -> None:
+    absent = {"absent": (403, 404)}
+    for status in absent["absent"]:
+        _serve(httpserver, Response("no", status))
+        assert ask(asked={"is_optional": True, **absent}) == []
+    for status, is_optional in ((401, True), (403, False)):
+        _serve(httpserver, Response("no", status))
+        with pytest.raises(SourceError, match=f"page 1: HTTP {status}"):
+            ask(asked={"is_optional": is_optional, **absent})
+
+
+def test_an_answer_that_never_says_whether_there_is_more_is_the_last_one(httpserver, ask) -> None:
+    _serve(httpserver, {"data": [1]})
+    assert [page.json() for page in ask(asked={"says_more": False})] == [{"data": [1]}]
+
+    _serve(httpserver, {"data": [1], "has_more": True, "next_page": "t"}, {"data": [2]})
+    assert len(ask(asked={"says_more": False})) == 2
 
 
 def test_no_answer_at_all(httpserver, ask, waits) -> None:

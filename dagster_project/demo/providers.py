@@ -5,6 +5,7 @@
     POST /_restate            from now on OpenAI's final answer about the restated day, not its first
 
 Lists of projects, workspaces and keys change within the month; they are the last ones if nobody sets a day.
+Everything else, Anthropic's analytics API too, is not found.
 
 It is as strict and as unhelpful as they are: pages are small, some first attempts fail, an unknown
 parameter is an error, and what is not grouped by is null.

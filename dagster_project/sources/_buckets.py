@@ -25,6 +25,8 @@ from dagster_project.sources import Name, NamedKind
 from dagster_project.sources._pages import Page
 
 Record = dict[str, Any]
+Bounds = tuple[datetime, datetime]
+"""Start and (exclusive) end, UTC."""
 
 EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
 """Arithmetic in which no amount of a bill is ever rounded; the default context keeps 28 digits."""
@@ -80,23 +82,29 @@ def read(
     days: Days,
     pages: Iterable[Page],
     endpoint: str,
-    bounds: Callable[[Mapping[str, Any]], tuple[datetime, datetime]],
+    bounds: Callable[[Mapping[str, Any]], Bounds],
+    *,
+    grouped_by: str = "group_by[]",
+    row: Callable[[Page, Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Iterator[Bucket]:
     """The buckets of `days`; a report may send neighbours too. `bounds` reads a bucket's start and end.
 
-    Raises SourceError for a page that is not understood, for a bucket that is no UTC day, and for a day
-    whose total comes twice.
+    Only what is grouped was asked for with `grouped_by`. A report without buckets sends rows, each with its
+    own bounds: `row` makes a result of one, and the rows of a day on a page are a bucket. Raises SourceError
+    for a page that is not understood, for a bucket that is no UTC day, and for a day whose total comes twice.
     """
     totals: set[date] = set()
     for page in pages:
         if page.endpoint != endpoint:
             continue
-        is_grouped = any(name == "group_by[]" for name, _ in page.params)
+        is_grouped = any(name == grouped_by for name, _ in page.params)
         with understood(source, f"{endpoint} for {days}"):
-            buckets = [
-                Bucket(endpoint, is_grouped, *utc_day(*bounds(sent)), objects(sent, "results"))
-                for sent in objects(page.json(), "data")
-            ]
+            sent = objects(page.json(), "data")
+            if row is None:
+                results = [(bounds(bucket), objects(bucket, "results")) for bucket in sent]
+            else:
+                results = _by_bounds((bounds(one), row(page, one)) for one in sent)
+            buckets = [Bucket(endpoint, is_grouped, *utc_day(*when), found) for when, found in results]
         for bucket in buckets:
             if bucket.day not in days:
                 continue
@@ -107,7 +115,14 @@ def read(
             yield bucket
 
 
-def utc_day(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+def _by_bounds(rows: Iterable[tuple[Bounds, Mapping[str, Any]]]) -> Iterable[tuple[Bounds, list[Any]]]:
+    found = defaultdict(list)
+    for when, result in rows:
+        found[when].append(result)
+    return found.items()
+
+
+def utc_day(start: datetime, end: datetime) -> Bounds:
     """The bounds of a bucket, if it begins a UTC day and ends within it: else its results are of no day."""
     if start.time() != time.min or not timedelta() < end - start <= timedelta(days=1):
         raise ValueError(f"a bucket from {start} to {end} is no day")
@@ -279,7 +294,11 @@ def told_apart(records: Iterable[Record]) -> list[Record]:
 
 
 def names(
-    entry: ProviderEntry, days: Days, pages: Iterable[Page], listings: Mapping[str, NamedKind]
+    entry: ProviderEntry,
+    days: Days,
+    pages: Iterable[Page],
+    listings: Mapping[str, NamedKind],
+    id_field: str = "id",
 ) -> list[Name]:
     """What the provider's listings call things; `listings` says which endpoint, a pattern, lists what."""
     account = entry.provider, entry.account_id
@@ -289,10 +308,10 @@ def names(
             if re.fullmatch(endpoint, page.endpoint):
                 with understood(entry.name, f"{page.endpoint} for {days}"):
                     found += [
-                        Name(kind, issued(thing, "id"), text_if_any(thing, "name"), *account)
+                        Name(kind, issued(thing, id_field), text_if_any(thing, "name"), *account)
                         for thing in objects(page.json(), "data")
                     ]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def category(text: str | None) -> str | None:

@@ -13,8 +13,8 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -52,6 +52,11 @@ _PASSING = (408, 409, 429)
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id")
 _ANY_KEY = re.compile(r"(sk-|xai-|fw_|tgp_)[\w*.-]+")
 _EMAIL = re.compile(r'("(?:user_)?email(?:_address)?"\s*:\s*)"(?:[^"\\]|\\.)*"')
+
+
+def today() -> date:
+    """The UTC day that it is: of later days a provider knows nothing yet, and of this one not all."""
+    return datetime.now(UTC).date()
 
 
 class Api:
@@ -110,13 +115,16 @@ class Api:
         *,
         posts: bool = False,
         is_optional: bool = False,
+        absent: Collection[int] = (httpx.codes.NOT_FOUND,),
+        says_more: bool = True,
     ) -> Iterator[Page]:
         """Every page of a list, as it arrives; all parameters but the cursor stay the same.
 
         `posts`: the parameters are the fields of a JSON object that is posted, not a query. Without a
-        cursor the first answer is all. E-mail addresses are blanked, since pages are kept. A 404 of an
-        optional endpoint is an empty list; an empty page that says there is more is legal. Raises
-        SourceError, also where following the cursor would loop or lose pages.
+        cursor the first answer is all. E-mail addresses are blanked, since pages are kept. An optional
+        endpoint whose first answer has a status of `absent` is an empty list; an empty page that says there
+        is more is legal. An answer that does not say whether there is more is the last one only where
+        `says_more` is false. Raises SourceError, also where following the cursor would loop or lose pages.
         """
         method = "POST" if posts else "GET"
         sent: set[str] = set()
@@ -124,7 +132,7 @@ class Api:
         for number in itertools.count(1):
             where = f"{method} {endpoint} for {self._days}, page {number}"
             response = self._ask(method, endpoint, (*params, *position), where)
-            if is_optional and number == 1 and response.status_code == httpx.codes.NOT_FOUND:
+            if is_optional and number == 1 and response.status_code in absent:
                 return
             if not response.is_success or _fault(response):
                 raise self._failure(response, where)
@@ -134,7 +142,9 @@ class Api:
                 return
             answer = response.json()
             following = answer.get(cursor.field)
-            more = answer.get(cursor.more) if cursor.more else following not in (None, "")
+            more = following not in (None, "")
+            if cursor.more:
+                more = answer.get(cursor.more, None if says_more else False)
             if not isinstance(more, bool):
                 raise self._broken_list(
                     f"the answer does not say whether there is more (`{cursor.more}`)", where

@@ -1,23 +1,28 @@
 """Anthropic: the organisation's cost report (the bill) and usage report, from the administration API.
 
+    v1/organizations/analytics/cost, /usage  of the analytics API (_anthropic_analytics.py), where it answers;
+                                             else the classic reports:
     v1/organizations/cost_report             by workspace and description; and in all
     v1/organizations/usage_report/messages   by API key, workspace, model, tier, ...; and in all
     v1/organizations/workspaces, /api_keys   names for people
 
-All are daily buckets in UTC. An amount is a decimal text of cents. A report may leave out all but
+All are daily, in UTC. An amount is a decimal text of cents. A classic report may leave out all but
 the 100 greatest groups of a day, without a word: what the totals have beyond the groups is a record
-of its own. What Priority Tier costs is in neither report; its tokens are in the usage report.
+of its own. What Priority Tier costs is in no classic report; its tokens are in the usage report.
+
+Both APIs report the same consumption, so a pull asks one of them about all of its days. Only the
+analytics API names the key in the bill, and it leaves credits out; it knows no day before 2026 and none
+that is more than a year old.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from decimal import Decimal, localcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import localcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import duckdb
 
@@ -25,17 +30,19 @@ from dagster_project import records
 from dagster_project.days import Days
 from dagster_project.settings import Address, ProviderEntry
 from dagster_project.sources import NamedKind, Parsed, _buckets, _http, _pages
-from dagster_project.sources._buckets import Bucket, Control, Record, count
+from dagster_project.sources import _anthropic_analytics as analytics
+from dagster_project.sources import _anthropic_reports as reports
+from dagster_project.sources._buckets import Bucket, Record
 
 KINDS = ("charge", "usage")
 TELLS = ("bill", "usage", "api key")
-READS = "cost and messages usage reports, workspaces and keys, with control totals"
+READS = "cost and usage reports (analytics, else classic), workspaces and keys, with control totals"
 KEEPS_RAW = True
 RESTATES_DAYS = 7
 """Both reports are complete within minutes, seldom later; a week also covers an outage."""
 
 VERSION = "2023-06-01"
-"""Of the API: later ones give workspaces and keys another shape."""
+"""Of the classic API: later ones give workspaces and keys another shape."""
 
 COSTS = "v1/organizations/cost_report"
 USAGE = "v1/organizations/usage_report/messages"
@@ -69,14 +76,19 @@ _TELLING_LINES_APART = (
 
 BY_ID = _http.Cursor("after_id", "last_id")
 
-TOKEN_METERS = {
-    "uncached_input_tokens": "input",
-    "cache_read_input_tokens": "cache_read",
-    "cache_creation.ephemeral_5m_input_tokens": "cache_write_5m",
-    "cache_creation.ephemeral_1h_input_tokens": "cache_write_1h",
-    "output_tokens": "output",
-}
-OTHER_METERS = {"web_search": "web_search", "code_execution": "code_execution_hours"}
+Listing = tuple[str, _http.Params]
+LISTED: tuple[Listing, ...] = (
+    (WORKSPACES, (("include_archived", "true"), ("limit", "1000"))),
+    (API_KEYS, (("limit", "1000"),)),
+)
+WITH_DEFAULT = ("include_default", "true")
+WORKSPACES_WITH_DEFAULT: Listing = (
+    WORKSPACES,
+    (("include_archived", "true"), WITH_DEFAULT, ("limit", "1000")),
+)
+
+REFUSED = (401, 403, 404)
+"""What the analytics API answers to a key that may not ask it, or where it is not there."""
 
 
 class Entry(ProviderEntry):
@@ -85,21 +97,51 @@ class Entry(ProviderEntry):
     provider: ClassVar[str] = "anthropic"
 
     base_url: Address = "https://api.anthropic.com"
+    reports: Literal["auto", "analytics", "classic"] = "auto"
+    """Which reports are pulled; `auto`: analytics, unless that API refuses the key or is not there."""
 
 
 def fetch(entry: Entry, days: Days, raw: Path) -> None:
-    """Pull both reports of `days`: a page per 31 days."""
-    with _http.Api(
+    """Pull both reports of `days`, of one API: 31 days at a time."""
+    _pages.write(_answers(entry, days), raw)
+
+
+def _answers(entry: Entry, days: Days) -> Iterator[_pages.Page]:
+    if entry.reports != "classic":
+        with _api(
+            entry, days, {"anthropic-version": analytics.VERSION, "anthropic-beta": analytics.BETA}
+        ) as api:
+            first, *others = analytics.questions(days)
+            total = [*api.pages(*first, is_optional=entry.reports == "auto", absent=REFUSED)]
+            if total:
+                # From here on a refusal is an error: half of one API and half of the other is no sum.
+                yield from _fresh(entry, days, total)
+                for question in others:
+                    yield from _fresh(entry, days, api.pages(*question))
+                yield from _listings(api, (WORKSPACES_WITH_DEFAULT, *LISTED), is_optional=True)
+                return
+    with _api(entry, days, {"anthropic-version": VERSION}) as api:
+        yield from _classic(api, days)
+        yield from _listings(api, LISTED, is_optional=False)
+
+
+def _api(entry: Entry, days: Days, headers: Mapping[str, str]) -> _http.Api:
+    return _http.Api(
         entry,
         days,
-        headers=lambda key: {"x-api-key": key, "anthropic-version": VERSION},
+        headers=lambda key: {"x-api-key": key, **headers},
         needs="an organisation's admin key (sk-ant-admin01-...), which an admin makes in the Claude "
         "Console; individual accounts have none",
-    ) as api:
-        _pages.write(_answers(api, days), raw)
+    )
 
 
-def _answers(api: _http.Api, days: Days) -> Iterator[_pages.Page]:
+def _fresh(entry: Entry, days: Days, pages: Iterable[_pages.Page]) -> Iterator[_pages.Page]:
+    for page in pages:
+        analytics.refuse_stale(entry, days, page)
+        yield page
+
+
+def _classic(api: _http.Api, days: Days) -> Iterator[_pages.Page]:
     window = (
         ("starting_at", f"{days.start:%Y-%m-%dT%H:%M:%SZ}"),
         ("ending_at", f"{days.end:%Y-%m-%dT%H:%M:%SZ}"),
@@ -110,8 +152,11 @@ def _answers(api: _http.Api, days: Days) -> Iterator[_pages.Page]:
         yield from api.pages(endpoint, window)
         grouped = tuple(("group_by[]", dimension) for dimension in dimensions)
         yield from api.pages(endpoint, (*window, *grouped))
-    yield from api.pages(WORKSPACES, (("include_archived", "true"), ("limit", "1000")), BY_ID)
-    yield from api.pages(API_KEYS, (("limit", "1000"),), BY_ID)
+
+
+def _listings(api: _http.Api, which: Iterable[Listing], *, is_optional: bool) -> Iterator[_pages.Page]:
+    for endpoint, params in which:
+        yield from api.pages(endpoint, params, BY_ID, is_optional=is_optional, absent=REFUSED)
 
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
@@ -122,29 +167,42 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         usage_remainders=0,
         usage_totals_below_groups=0,
     )
+    names = _buckets.names(entry, days, pages, LISTINGS)
     with localcontext(_buckets.EXACT):
-        costs = _buckets.read(entry.name, days, pages, COSTS, _bounds)
-        line = partial(_line, entry, counts)
-        charges = _buckets.bill(entry, days, costs, "description", _amount, line, counts)
-        usage = _usage(entry, days, pages, counts)
+        if any(map(analytics.is_one_of, pages)):
+            default = _default_workspace(entry, days, pages)
+            names = [name._replace(id="default") if name.id == default else name for name in names]
+            charges, usage = analytics.charges_and_usage(entry, days, pages, default, counts)
+        else:
+            costs, used = (
+                _buckets.read(entry.name, days, pages, endpoint, reports.bounds)
+                for endpoint in (COSTS, USAGE)
+            )
+            line, cell = partial(_line, entry, counts), partial(_cell, entry)
+            charges = _buckets.bill(entry, days, costs, "description", reports.amount, line, counts)
+            usage = reports.usage(entry, used, cell, counts)
     return Parsed(
         {
             "charge": records.frame(charges, entry.name, "charge"),
             "usage": records.frame(usage, entry.name, "usage"),
         },
         counts,
-        names=_buckets.names(entry, days, pages, LISTINGS),
+        names=names,
     )
 
 
-def _bounds(bucket: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    return _buckets.instant(bucket, "starting_at"), _buckets.instant(bucket, "ending_at")
+def _default_workspace(entry: Entry, days: Days, pages: Sequence[_pages.Page]) -> str | None:
+    """Its id: the only one that is listed where it is asked for and not where it is not.
 
-
-def _amount(result: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
-    """Cents become dollars: "123.78912" is 1.2378912."""
-    amount = None if result["amount"] is None else _buckets.number(result, "amount").scaleb(-2)
-    return amount, _buckets.text(result, "currency")
+    None where the key may not list workspaces: its usage is then of an id, like any workspace's.
+    """
+    listed: dict[bool, set[str]] = {}
+    for page in pages:
+        if page.endpoint == WORKSPACES:
+            ids = listed.setdefault(WITH_DEFAULT in page.params, set())
+            ids.update(name.id for name in _buckets.names(entry, days, [page], LISTINGS))
+    found = listed[True] - listed[False] if len(listed) == 2 else set()
+    return found.pop() if len(found) == 1 else None
 
 
 def _line(
@@ -156,13 +214,13 @@ def _line(
     kind, token_type, text = (
         _buckets.text(result, name) for name in ("cost_type", "token_type", "description")
     )
-    meter = TOKEN_METERS.get(token_type) if kind == "tokens" else OTHER_METERS.get(kind)
+    meter = reports.meter(kind, token_type)
     category = None if meter else _buckets.category(text)
     if meter is None and category is None:
         counts["unparsed_line_items"] += 1
-    workspace = result["workspace_id"]
+    workspace = _buckets.text(result, "workspace_id")
     return bucket.record(entry, *(result[name] for name in _TELLING_LINES_APART)) | {
-        **_where(result),
+        **reports.what(result),
         # A credit or a tax without a workspace is the organisation's, not the default workspace's.
         "provider_project_id": workspace or (None if category else "default"),
         "charge_category": category or "usage",
@@ -171,54 +229,11 @@ def _line(
     }
 
 
-def _usage(
-    entry: Entry,
-    days: Days,
-    pages: Sequence[_pages.Page],
-    counts: Counter[str],
-) -> list[Record]:
-    usage = []
-    control = Control()
-    for bucket in _buckets.read(entry.name, days, pages, USAGE, _bounds):
-        sums: Counter[str] = Counter()
-        for result in bucket.results:
-            with _buckets.understood(entry.name, str(bucket)):
-                meters = _meters(result)
-                sums.update(meters)
-                if bucket.is_grouped:
-                    usage.append(
-                        bucket.record(entry, *(result[name] for name in USAGE_GROUPS))
-                        | _where(result)
-                        | {"api_key_id": _buckets.text(result, "api_key_id") or "no_key"}
-                        | {"operation": "chat", **meters}
-                    )
-        control.add(bucket, sums)
-    return _buckets.told_apart(usage) + _buckets.unexplained_usage(entry, "chat", control, counts)
-
-
-def _meters(result: Mapping[str, Any]) -> Mapping[str, int]:
-    """Anthropic's counts are disjoint as they come."""
-    written = _buckets.inner(result, "cache_creation")
-    return {
-        "input_tokens": count(result, "uncached_input_tokens"),
-        "cache_read_tokens": count(result, "cache_read_input_tokens"),
-        "cache_write_5m_tokens": count(written, "ephemeral_5m_input_tokens"),
-        "cache_write_1h_tokens": count(written, "ephemeral_1h_input_tokens"),
-        "output_tokens": count(result, "output_tokens"),
-        "web_searches": count(_buckets.inner(result, "server_tool_use"), "web_search_requests"),
-    }
-
-
-def _where(result: Mapping[str, Any]) -> Record:
-    """The dimensions that both reports have. In a grouped report a null workspace is the default one."""
-    workspace, model, tier, window, geo = (
-        _buckets.text(result, name)
-        for name in ("workspace_id", "model", "service_tier", "context_window", "inference_geo")
+def _cell(entry: Entry, bucket: Bucket, result: Mapping[str, Any]) -> Record:
+    """In a grouped report a null workspace is the default one."""
+    workspace = _buckets.text(result, "workspace_id") or "default"
+    return (
+        bucket.record(entry, *(result[name] for name in USAGE_GROUPS))
+        | reports.what(result)
+        | {"provider_project_id": workspace}
     )
-    return {
-        "provider_project_id": workspace or "default",
-        "model": model,
-        "service_tier": tier,
-        "context_tier": None if window is None else "short" if window.startswith("0-") else "long",
-        "region": None if geo == "not_available" else geo,
-    }
