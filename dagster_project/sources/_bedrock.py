@@ -23,6 +23,11 @@ OWNED = "^arn:[^:]+:bedrock[^:]*:.*:(application-inference-profile|project|works
 model, a geography's profile) is everybody's."""
 
 
+def session(principal: str) -> str:
+    """SQL: who an ARN of IAM is, for people: the user, or the session of an assumed role."""
+    return f"nullif(regexp_extract({principal}, '/([^/]+)$', 1), '')"
+
+
 class Line(NamedTuple):
     """What a usage type says; null where it says nothing or is not understood."""
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import polars as pl
@@ -41,7 +41,7 @@ RESTATES_DAYS = _exports.RESTATES_DAYS
 class Entry(_exports.ExportEntry):
     """The bill of an AWS organisation, or of one account."""
 
-    provider = "aws"
+    provider: ClassVar[str] = "aws"
 
     tag_columns: tuple[str, ...] = ()
     """Columns of cost allocation tags, where they are not nested: `resource_tags_user_team`."""
@@ -195,7 +195,7 @@ select
   line_item_usage_account_id as provider_project_id,
   line_item_usage_account_name as provider_project_name,
   line_item_iam_principal as principal_id,
-  nullif(regexp_extract(line_item_iam_principal, '/([^/]+)$', 1), '') as principal_name,
+  {_bedrock.session("line_item_iam_principal")} as principal_name,
   tags,
   coalesce(product_region_code, nested_product ->> 'region_code', nested_product ->> 'region') as region,
   map {{{categories}}}[line_item_line_item_type] as category,
