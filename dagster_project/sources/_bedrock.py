@@ -25,7 +25,7 @@ model, a geography's profile) is everybody's."""
 
 def session(principal: str) -> str:
     """SQL: who an ARN of IAM is, for people: the user, or the session of an assumed role."""
-    return f"nullif(regexp_extract({principal}, '/([^/]+)$', 1), '')"
+    return f"nullif(regexp_extract({principal}, '^arn:.*/([^/]+)$', 1), '')"
 
 
 class Line(NamedTuple):

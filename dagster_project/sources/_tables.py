@@ -3,7 +3,7 @@
 A name that ends in `.parquet` or `.csv` (`.gz`, `.zst` too) says the form; anything else is JSON. Names of
 columns are compared without regard to case, but in JSON. What is nested is its JSON text. Numbers are the
 shortest text that means them, so they can become exact decimals; of a JSON number the engine keeps 17 digits.
-Instants without a zone are as written.
+Instants without a zone are as written. An empty text is null.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def extract(
     def rows(names: list[str], longest: int) -> tuple[str, list[list[str]]]:
         if form == "json":
             types = ", ".join(f"{Literal(name)}: 'JSON'" for name in columns)
-            texts = ", ".join(f"{_name(name)} ->> '$' as {_name(name)}" for name in columns)
+            texts = ", ".join(f"nullif({_name(name)} ->> '$', '') as {_name(name)}" for name in columns)
             return (
                 f"select file, {texts} from read_json(?, filename = 'file', columns = {{{types}}}, "
                 f"maximum_object_size = {longest})"

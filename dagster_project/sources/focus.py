@@ -25,6 +25,7 @@ from typing import Any
 import duckdb
 import polars as pl
 from duckdb import ConstantExpression as Literal
+from pydantic import Field
 
 from dagster_project.days import Days
 from dagster_project.sources import Parsed, _bedrock, _exports, _tags
@@ -45,7 +46,7 @@ AI = "AI and Machine Learning"
 class Entry(_exports.ExportEntry):
     """Files of one or more providers."""
 
-    billed_by: str | None = None
+    billed_by: str | None = Field(default=None, alias="provider")
     """The provider of all rows; unset, that of each row's `ServiceProviderName` or `ProviderName`."""
     services: tuple[str, ...] = ()
     """Globs of `ServiceName`; unset, all services of the category "AI and Machine Learning"."""
@@ -136,11 +137,12 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         ("provider_name", "details", "text", "usage_type", "service", "unit"),
         _told,
         dict.fromkeys(("provider", "model", "meter", "service_tier", "context_tier"), pl.String)
-        | {"tokens_each": pl.Int64},
+        | {"is_capacity": pl.Boolean, "tokens_each": pl.Int64},
     )
     lines = told.project(
-        f"*, {exact('amount', 'coalesce(tokens_each, 1)')} as quantity, "
-        "if(tokens_each is null, unit, 'tokens') as quantity_unit"
+        "* replace (if(is_capacity and charge_category = 'usage', 'purchase', charge_category) as charge_category), "
+        f"{exact('amount', 'coalesce(tokens_each, 1)')} as quantity, "
+        "case when amount is not null then if(tokens_each is null, unit, 'tokens') end as quantity_unit"
     )
     unparsed = {"unparsed_usage_rows": "charge_category = 'usage' and meter is null"}
     return Parsed(
@@ -177,6 +179,7 @@ def _told(
         or bedrock.service_tier
         or (tiers.pop() if len(tiers) == 1 else None),
         "context_tier": bedrock.context_tier,
+        "is_capacity": bedrock.is_capacity,
         "tokens_each": tokens_each,
     }
 
@@ -227,7 +230,8 @@ select
   RegionId as region,
   case when ChargeCategory = 'Usage' and ChargeClass = 'Correction' then 'adjustment' else lower(ChargeCategory) end
     as charge_category,
-  coalesce(ChargeDescription, SkuMeter, ServiceName) as line_item,
+  coalesce(if(ChargeCategory = 'Usage', x_UsageType, null), ChargeDescription, SkuMeter, ServiceName)
+    as line_item,
   upper(BillingCurrency) as currency,
   {exact("BilledCost")} as billed_cost,
   case when ChargeCategory = 'Usage' then {exact("ListCost")} end as list_cost,
@@ -252,7 +256,7 @@ select
     when billed_cost is null then 'BilledCost'
     {unreadable}
     when provider_name is null then 'ServiceProviderName'
-    when details is not null and not coalesce(json_valid(details) and json_type(details) = 'OBJECT', false)
+    when details is not null and coalesce(case when json_valid(details) then json_type(details) end, '') <> 'OBJECT'
       then 'SkuPriceDetails'
     when is_tagged_badly then 'Tags'
   end as broken
