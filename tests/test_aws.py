@@ -1,4 +1,4 @@
-"""Amazon Bedrock's bill: its grammars, what is counted once, Parquet as it is delivered, and which delivery."""
+"""Amazon Bedrock's bill: its grammars, what counts once, Parquet as it comes, and which delivery is read."""
 
 from __future__ import annotations
 

@@ -43,7 +43,13 @@ class Bill:
         raw = folder / "raw"
         raw.mkdir()
         pulled = focus.Entry.model_validate(
-            {"name": "focus", "type": "focus", "start_date": "2026-01-01", "path": f"{folder}/{name}", **settings}
+            {
+                "name": "focus",
+                "type": "focus",
+                "start_date": "2026-01-01",
+                "path": f"{folder}/{name}",
+                **settings,
+            }
         )
         focus.fetch(pulled, DAYS, raw)
         self.engine = duckdb.connect()
@@ -66,7 +72,10 @@ def bill(folder: Path, *changes: dict[str, str], **settings: Any) -> Bill:
 
 def test_json_rows_with_numbers(tmp_path: Path) -> None:
     row = {**ROW, "BilledCost": 0.1, "ListCost": None, "Tags": {"team": "search"}, "ConsumedQuantity": 2}
-    row |= {"ConsumedUnit": "1M Tokens", "SkuPriceDetails": {"TokenDirection": "Output", "ModelId": "gpt-5.5"}}
+    row |= {
+        "ConsumedUnit": "1M Tokens",
+        "SkuPriceDetails": {"TokenDirection": "Output", "ModelId": "gpt-5.5"},
+    }
     (tmp_path / "bill.json").write_text(json.dumps([row]))
     columns = "billed_cost, list_cost, tags, quantity, meter, model"
     assert Bill(tmp_path, "bill.json").ask(f"select {columns} from charge") == [
@@ -111,7 +120,9 @@ def test_whose_a_row_is(tmp_path: Path) -> None:
     }
     fixed = tmp_path / "fixed"
     fixed.mkdir()
-    assert bill(fixed, *rows, provider="reseller").ask("select distinct provider from charge") == [("reseller",)]
+    assert bill(fixed, *rows, provider="reseller").ask("select distinct provider from charge") == [
+        ("reseller",)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +172,9 @@ def test_what_the_texts_of_a_row_say(
 def test_reserved_capacity_is_a_purchase(tmp_path: Path) -> None:
     usage_type = "USE1-reserved-1-month-input-tokens-per-minute-cross-region-global"
     pulled = bill(tmp_path, {"x_UsageType": usage_type})
-    assert pulled.ask("select charge_category, line_item, meter from charge") == [("purchase", usage_type, None)]
+    assert pulled.ask("select charge_category, line_item, meter from charge") == [
+        ("purchase", usage_type, None)
+    ]
 
 
 UNUSABLE = [

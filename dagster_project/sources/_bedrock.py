@@ -19,8 +19,8 @@ EDITION = " (Amazon Bedrock Edition)"
 """The end of a product's name in the AWS Marketplace."""
 
 OWNED = "^arn:[^:]+:bedrock[^:]*:.*:(application-inference-profile|project|workspace)/"
-"""ARNs that an application has to itself and calls with. All else that a bill or a log names as the resource (a
-model, a geography's profile) is everybody's."""
+"""ARNs that an application has to itself and calls with. All else that a bill or a log names as the resource
+(a model, a geography's profile) is everybody's."""
 
 
 def session(principal: str) -> str:
@@ -96,8 +96,8 @@ def line(usage_type: str | None, product: str | None) -> Line:
 
 
 _CLAUDE = re.compile(
-    r"Claude ?(?:(?P<number>\d(?:\.\d)?) ?(?P<family>[A-Z][a-z]+)|(?P<name>[A-Z][a-z]+) ?(?P<version>\d(?:\.\d)?))"
-    r"(?P<second> ?v2)?"
+    r"Claude ?(?:(?P<number>\d(?:\.\d)?) ?(?P<family>[A-Z][a-z]+)"
+    r"|(?P<name>[A-Z][a-z]+) ?(?P<version>\d(?:\.\d)?))(?P<second> ?v2)?"
 )
 _NOVA = re.compile(r"Nova ?(?P<version>\d)?(?:\.0)? ?(?P<name>[A-Z][a-z]+)")
 _SNAPSHOTS = {
@@ -118,8 +118,9 @@ _SNAPSHOTS = {
 
 
 def model_id(name: str) -> str:
-    """The id of the model that a bill calls `name` ("Claude4.6Opus", "Claude Opus 4.6 (Amazon Bedrock Edition)",
-    "NovaPro"), so that it meets the id that callers ask for; the name as it is where no rule makes one.
+    """The id of the model that a bill calls `name` ("Claude4.6Opus", "Claude Opus 4.6 (Amazon Bedrock
+    Edition)", "NovaPro"), so that it meets the id that callers ask for; the name as it is where there is no
+    rule.
     """
     bare = name.removesuffix(EDITION)
     if claude := _CLAUDE.fullmatch(bare):

@@ -1,7 +1,7 @@
 """Bills that a provider exports as files: from the rows of its table to charge lines.
 
-A line is all rows of one UTC day that agree in everything but their quantities, amounts and names for people:
-an export may be by the hour, by resource, or append a correction instead of editing a row. The sums are exact.
+A line is all rows of one UTC day that agree in everything but quantities, amounts and names for people: an
+export may be by the hour, by resource, or append a correction instead of editing a row. The sums are exact.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from dagster_project.sources import _files, _tables
 
 RESTATES_DAYS = 40
 """A month is restated until its invoice is final, some days after its end."""
+
+FILES = "as files (local, `s3://`, `gs://`, `az://`; CSV, Parquet, JSON, gz, zst)"
+"""What a `path` may be, in Markdown."""
 
 REMEDY = "Nothing was replaced; the export has to say it, or its form has changed."
 
@@ -56,8 +59,8 @@ def fetch(entry: ExportEntry, days: Days, raw: Path) -> None:
 
 
 def _latest(source: str, files: Mapping[str, int]) -> dict[str, int]:
-    """Of each period's deliveries (`BILLING_PERIOD=2026-10/<delivery>/...`, `20261001-20261101/<delivery>/...`)
-    the one with the latest name, if they begin with their time: all deliveries hold the same rows.
+    """The files of each period's latest delivery (`BILLING_PERIOD=2026-10/<delivery>/...`, or
+    `20261001-20261101/<delivery>/...`), which is the last by name, if the names begin with their time.
     """
     deliveries: dict[str, set[str]] = defaultdict(set)
     for found in filter(None, map(_DELIVERY.fullmatch, files)):
@@ -119,8 +122,8 @@ def told(
     tell: Callable[..., Mapping[str, Any]],
     schema: Mapping[str, type[pl.DataType]],
 ) -> duckdb.DuckDBPyRelation:
-    """The staged `rows` and what `tell`, in the columns of `schema`, says of the values of their `columns`: the
-    texts of a bill are many rows and few different ones, and Python reads them better than SQL.
+    """The staged `rows` and what `tell`, in the columns of `schema`, says of their `columns`, which are
+    texts: a bill has many rows and few different texts, and Python reads those better than SQL.
     """
     texts = rows.project(", ".join(columns)).distinct().fetchall()
     said = [{**dict(zip(columns, text, strict=True)), **tell(*text)} for text in texts]
@@ -163,8 +166,9 @@ def exact(text: str, times: str = "1") -> str:
 
 
 def usage_date(started: str, period: str) -> str:
-    """The UTC day of a row, but one of its billing period: what a bill corrects of an earlier month is paid on
-    the first day of its own, because the earlier bill is final. `period` is its first instant, if it is said.
+    """SQL: the UTC day of a row, but one of its billing period: what a bill corrects of an earlier month is
+    of the first day of its own, because the earlier bill is final. `period` is its first instant, if it is
+    said.
     """
     day, first = (f"try_cast({text} as timestamptz)::timestamp::date" for text in (started, period))
     # greatest and least pass over what is null

@@ -80,9 +80,9 @@ def headers(said: str, aliases: Mapping[str, str]) -> str:
 
 
 def allocated(said: str) -> str:
-    """Pairs of the JSON object `said` of a cloud's cost allocation tags, without what its keys say of where they
-    come from: `user:team`, `resource_tags_user_team`, `iamPrincipal/team`, `costCategory/team`. The cloud's own
-    (`aws:createdBy`) are nobody's claim.
+    """Pairs of the JSON object `said` of a cloud's cost allocation tags, without what a key says of where it
+    comes from: `user:team`, `resource_tags_user_team`, `iamPrincipal/team`, `costCategory/team`. The cloud's
+    own (`aws:createdBy`) are nobody's claim.
     """
     wanted = _pairs(said, lambda key: f"not regexp_matches({key}, '{_ORIGIN}aws[:_]', 'i')")
     return f"""list_transform({wanted}, lambda pair: {{

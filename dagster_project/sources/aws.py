@@ -2,19 +2,18 @@
 
 *   Bedrock is every product code that begins with `AmazonBedrock`, and what the AWS Marketplace sells as an
     "(Amazon Bedrock Edition)". Rows of other services are counted and left out.
-*   Billed is the net unblended cost where a month's rows say it (an account with discounts), else the unblended
-    cost: their sum over all types of line items is the invoice. Net costs have the discounts inside, so the
-    rows of discounts are left out beside them, and counted. List is the public on-demand cost of usage.
+*   Billed is the net unblended cost where a month's rows say it (an account with discounts), else the
+    unblended cost: their sum over all types of line items is the invoice. Net costs have the discounts
+    inside, so the rows of discounts are left out beside them, and counted. List is the public on-demand cost
+    of usage.
 *   A savings plan's coverage and its negation are both taken: they cancel out, and the plan's own fee is the
     cost. Where one is missing, the sum is still that of the bill.
-*   Usage is in thousands or millions of tokens, as `pricing_unit` says, and becomes tokens; an amount in another
-    unit stays as it is.
-*   A caller is the IAM principal (an export that includes it), and its name the session or user. An application
-    inference profile, or a project of the other endpoint, is an `api_key_id`: it is what an application is
-    given to call with and puts into each call, so the log of the invocations has it too, and the ownership map
-    asks for it as for a key. The resource of all other usage is everybody's: `no_key`.
-
-Nothing of a row tells when it was corrected, so a pull replaces its days with what the bill says now.
+*   Usage is in thousands or millions of tokens, as `pricing_unit` says, and becomes tokens; an amount in
+    another unit stays as it is.
+*   A caller is the IAM principal, in an export that includes it; its name is that of the user or session.
+*   An application inference profile, or a project or workspace of the other endpoint, is an `api_key_id`: an
+    application is given it to call with and puts it into each call, so the log of the invocations has it, too
+    (`bedrock_logs`), and the ownership map asks for it as for a key. All else is everybody's: `no_key`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from dagster_project.sources._exports import exact
 
 KINDS = ("charge",)
 TELLS = ("bill", "api key", "tags")
-READS = "Amazon Bedrock in the Cost and Usage Report (CUR 2.0 or legacy) as files (local, `s3://`; Parquet, CSV, gz)"
+READS = f"Amazon Bedrock's rows of the Cost and Usage Report, CUR 2.0 or legacy, {_exports.FILES}"
 KEEPS_RAW = False
 RESTATES_DAYS = _exports.RESTATES_DAYS
 
@@ -170,16 +169,24 @@ select file, is_bedrock, {ours}
 from (
   select
     *,
-    coalesce(line_item_product_code like 'AmazonBedrock%' or ends_with(product_name, '{_bedrock.EDITION}'), false)
-      as is_bedrock
+    coalesce(
+      line_item_product_code like 'AmazonBedrock%' or ends_with(product_name, '{_bedrock.EDITION}'), false
+    ) as is_bedrock
   from (
     select
       *,
       coalesce(
-        product_product_name, nested_product ->> 'product_name', product_servicename, nested_product ->> 'servicename'
+        product_product_name,
+        nested_product ->> 'product_name',
+        product_servicename,
+        nested_product ->> 'servicename'
       ) as product_name
     from (
-      select file, {", ".join(plain)}, {inner}, {f"to_json({{{flat}}})" if flat else "null::json"} as flat_tags,
+      select
+        file,
+        {", ".join(plain)},
+        {inner},
+        {f"to_json({{{flat}}})" if flat else "null::json"} as flat_tags,
         case {not_json} end as not_json
       from logged
     )
@@ -227,8 +234,10 @@ select
     when is_usage and line_item_usage_type is null then 'line_item_usage_type'
     when is_usage and {exact("line_item_usage_amount")} is null then 'line_item_usage_amount'
     when unblended_cost is null then 'line_item_unblended_cost'
-    when line_item_net_unblended_cost is not null and net_cost is null then 'line_item_net_unblended_cost'
-    when pricing_public_on_demand_cost is not null and public_cost is null then 'pricing_public_on_demand_cost'
+    when line_item_net_unblended_cost is not null and net_cost is null
+      then 'line_item_net_unblended_cost'
+    when pricing_public_on_demand_cost is not null and public_cost is null
+      then 'pricing_public_on_demand_cost'
     when not coalesce(regexp_full_match(line_item_currency_code, '{_exports.CURRENCY}'), false)
       then 'line_item_currency_code'
   end as broken

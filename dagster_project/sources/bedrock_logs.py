@@ -2,17 +2,17 @@
 
 Facts about the records, from the documentation where nothing else is said:
 
-*   `inputTokenCount` has neither cache reads nor cache writes: what was not cached is beside what was. Calls of
-    OpenAI's models were seen with the cached tokens inside (in one report of the runtime's answers); there they
-    are subtracted, where they fit.
+*   `inputTokenCount` has neither cache reads nor cache writes: what was not cached is beside what was. Calls
+    of OpenAI's models were seen with the cached tokens inside (in one report of the runtime's answers);
+    there they are subtracted, where they fit.
 *   Of which lifetime a cache write is, is not said. Nor is the service tier, nor a cost.
-*   `timestamp` is the only instant. `status` and `errorCode` are there since 2026; a record without them is one of
-    a call that was answered.
-*   `modelId` is what the caller asked for: a model, a geography's profile (`us.`, `global.`) or an ARN. Behind the
-    ARN of an application inference profile is a model that the log does not name; the profile is the
-    `api_key_id`, as on the bill (`aws`).
-*   The account is the one that was called, on the bill the linked one: it is `provider_project_id`. That of an
-    organisation is the payer's, and a route says it (`{provider: aws, account: "999988887777"}`).
+*   `timestamp` is the only instant. An older record has neither `status` nor `errorCode`: it is of a call that
+    was answered.
+*   `modelId` is what the caller asked for: a model, a geography's profile (`us.`, `global.`) or an ARN.
+    Behind the ARN of an application inference profile is a model that the log does not name; the profile is
+    the `api_key_id`, as on the bill (`aws`).
+*   The account is the one that was called, on the bill the linked one: it is `provider_project_id`. That of
+    an organisation is the payer's, and a route says it (`{provider: aws, account: "999988887777"}`).
 *   Prompts and answers are in the records, and the large ones in files in a folder `data/` beside them: of
     both, nothing is selected.
 """
@@ -65,7 +65,8 @@ COLUMNS: Mapping[str, str] = {
     "modelId": "VARCHAR",
     "status": "VARCHAR",
     "errorCode": "VARCHAR",
-    "input": "STRUCT(inputTokenCount BIGINT, cacheReadInputTokenCount BIGINT, cacheWriteInputTokenCount BIGINT)",
+    "input": "STRUCT(inputTokenCount BIGINT, cacheReadInputTokenCount BIGINT, "
+    "cacheWriteInputTokenCount BIGINT)",
     "output": "STRUCT(outputTokenCount BIGINT)",
     "requestMetadata": "JSON",
 }

@@ -1,17 +1,20 @@
-"""Cost and usage files of FOCUS, the FinOps Open Cost and Usage Specification, 1.0 to 1.4 and what 1.5 drafts.
+"""Bills in FOCUS, the FinOps Open Cost and Usage Specification, 1.0 to 1.4 with what 1.5 drafts.
 
-*   Rows of the service category "AI and Machine Learning" are read, or those whose service an entry's `services`
-    name. A tax may be in a category of its own: name its service. Rows of all else are counted and left out.
-*   Billed is `BilledCost`, the basis of the invoice. Prepaid credits so cost on the day of their purchase, and the
-    usage that draws them down is billed 0; `EffectiveCost` would spread them. List is the `ListCost` of usage.
+*   Rows of the service category "AI and Machine Learning" are read, or those whose service an entry's
+    `services` name. A tax may be in a category of its own: name its service. Rows of all else are counted
+    and left out.
+*   Billed is `BilledCost`, the basis of the invoice. Prepaid credits so cost on the day of their purchase,
+    and the usage that draws them down is billed 0; `EffectiveCost` would spread them. List is the `ListCost`
+    of usage.
 *   What a row says of tokens is in `SkuPriceDetails` (keys of the draft, with or without `x_`), else in AWS's
     `x_UsageType`, else in `SkuMeter` or `ChargeDescription`, as far as their words are plain.
 *   Quantities are the consumed ones, else the priced ones. "Tokens", "1K Tokens" and "1000000 Tokens" become
     tokens; another unit stays as it is.
-*   A charge is of a UTC day. A row that spans more, a month's fee say, is of the day that it starts. A correction
-    of an earlier month is of the first day of the month whose bill it is on, since the earlier one is final.
+*   A charge is of a UTC day. A row that spans more, a month's fee say, is of the day that it starts. A
+    correction of an earlier month is of the first day of the month whose bill it is on, since the earlier
+    one is final.
 
-One bill is read once: an account whose own source is configured (`aws`) must not be in a file of this one, too.
+A bill is read once: what another source pulls (`aws`, say) must not be in the rows that are read here.
 """
 
 from __future__ import annotations
@@ -33,10 +36,7 @@ from dagster_project.sources._exports import exact
 
 KINDS = ("charge",)
 TELLS = ("bill", "api key", "tags")
-READS = (
-    "any provider's bill in FOCUS 1.0 to 1.4 as files (local, `s3://`, `gs://`, `az://`; CSV, Parquet, JSON, "
-    "gz, zst)"
-)
+READS = f"any provider's bill in FOCUS 1.0 to 1.4 {_exports.FILES}"
 KEEPS_RAW = False
 RESTATES_DAYS = _exports.RESTATES_DAYS
 
@@ -140,7 +140,8 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         | {"is_capacity": pl.Boolean, "tokens_each": pl.Int64},
     )
     lines = told.project(
-        "* replace (if(is_capacity and charge_category = 'usage', 'purchase', charge_category) as charge_category), "
+        "* replace (if(is_capacity and charge_category = 'usage', 'purchase', charge_category) "
+        "as charge_category), "
         f"{exact('amount', 'coalesce(tokens_each, 1)')} as quantity, "
         "case when amount is not null then if(tokens_each is null, unit, 'tokens') end as quantity_unit"
     )
@@ -228,8 +229,10 @@ select
   {_bedrock.session("coalesce(PrincipalId, x_PrincipalId)")} as principal_name,
   tags,
   RegionId as region,
-  case when ChargeCategory = 'Usage' and ChargeClass = 'Correction' then 'adjustment' else lower(ChargeCategory) end
-    as charge_category,
+  case
+    when ChargeCategory = 'Usage' and ChargeClass = 'Correction' then 'adjustment'
+    else lower(ChargeCategory)
+  end as charge_category,
   coalesce(if(ChargeCategory = 'Usage', x_UsageType, null), ChargeDescription, SkuMeter, ServiceName)
     as line_item,
   upper(BillingCurrency) as currency,
@@ -256,7 +259,8 @@ select
     when billed_cost is null then 'BilledCost'
     {unreadable}
     when provider_name is null then 'ServiceProviderName'
-    when details is not null and coalesce(case when json_valid(details) then json_type(details) end, '') <> 'OBJECT'
+    when details is not null
+      and coalesce(case when json_valid(details) then json_type(details) end, '') <> 'OBJECT'
       then 'SkuPriceDetails'
     when is_tagged_badly then 'Tags'
   end as broken
