@@ -78,6 +78,11 @@ COLUMNS = (
 )
 """All that is read."""
 
+_PRODUCTS = ("line_item_product_code", "product", "product_product_name", "product_servicename")
+_OURS = f"""coalesce(line_item_product_code like 'AmazonBedrock%', false)
+  or contains(concat(product, product_product_name, product_servicename), '{_bedrock.EDITION}')"""
+"""Which rows are Bedrock's, by what is said in the columns _PRODUCTS."""
+
 _CATEGORIES: Mapping[str, str] = {
     "Usage": "usage",
     "DiscountedUsage": "usage",
@@ -112,7 +117,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     rows = _exports.stage(entry, raw, connection, columns, REQUIRED, _projection(entry))
     told = _exports.told(
         connection,
-        rows.filter("is_bedrock"),
+        rows,
         raw,
         ("usage_type", "product", "pricing_unit"),
         _told,
@@ -130,7 +135,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     )
     return Parsed(
         {"charge": _exports.charges(entry, lines.filter("not is_inside"))},
-        _exports.counted(rows, {"rows_of_other_services": "not is_bedrock"})
+        {"rows_of_other_services": _exports.left_out(entry, raw, connection, _PRODUCTS, _OURS)}
         | _exports.counted(lines, _COUNTS),
     )
 
@@ -151,51 +156,28 @@ def _told(usage_type: str | None, product: str | None, pricing_unit: str | None)
 
 
 def _projection(entry: Entry) -> str:
-    nested = {name: f"case when json_valid({name}) then {name}::json end" for name in (*TAGS, "product")}
+    nested = (*TAGS, "product")
+    plain = ", ".join(name for name in COLUMNS if name not in nested)
+    read = ", ".join(f"case when json_valid({name}) then {name}::json end as {name}_json" for name in nested)
+    not_json = " ".join(f"when not json_valid({name}) then '{name}'" for name in nested)
     flat = ", ".join(f"{Literal(name)}: {_quoted(name)}" for name in entry.tag_columns)
-    inner = ", ".join(f"{said} as nested_{name}" for name, said in nested.items())
-    plain = [name for name in COLUMNS if name not in nested]
-    ours = ", ".join(
-        f"case when is_bedrock then {name} end as {name}"
-        for name in (*plain, *(f"nested_{name}" for name in nested), "flat_tags", "product_name", "not_json")
-    )
-    tags = [_tags.allocated(name) for name in (*(f"nested_{name}" for name in TAGS), "flat_tags")]
-    categories = ", ".join(f"{Literal(said)}: {Literal(meant)}" for said, meant in _CATEGORIES.items())
-    not_json = " ".join(
-        f"when {name} is not null and not json_valid({name}) then '{name}'" for name in nested
-    )
     rows = f"""
-select file, is_bedrock, {ours}
-from (
-  select
-    *,
-    coalesce(
-      line_item_product_code like 'AmazonBedrock%' or ends_with(product_name, '{_bedrock.EDITION}'), false
-    ) as is_bedrock
-  from (
-    select
-      *,
-      coalesce(
-        product_product_name,
-        nested_product ->> 'product_name',
-        product_servicename,
-        nested_product ->> 'servicename'
-      ) as product_name
-    from (
-      select
-        file,
-        {", ".join(plain)},
-        {inner},
-        {f"to_json({{{flat}}})" if flat else "null::json"} as flat_tags,
-        case {not_json} end as not_json
-      from logged
-    )
-  )
-)"""
+select
+  file,
+  {plain},
+  {read},
+  {f"to_json({{{flat}}})" if flat else "null::json"} as flat_json,
+  case {not_json} end as not_json,
+  coalesce(
+    product_product_name, product_json ->> 'product_name', product_servicename, product_json ->> 'servicename'
+  ) as product_name
+from logged
+where {_OURS}"""
+    tags = [_tags.allocated(f"{name}_json") for name in (*TAGS, "flat")]
+    categories = ", ".join(f"{Literal(said)}: {Literal(meant)}" for said, meant in _CATEGORIES.items())
     return f"""
 select
   file,
-  is_bedrock,
   {_exports.usage_date("line_item_usage_start_date", "bill_billing_period_start_date")} as usage_date,
   'aws' as provider,
   bill_payer_account_id as account_id,
@@ -204,7 +186,7 @@ select
   line_item_iam_principal as principal_id,
   {_bedrock.session("line_item_iam_principal")} as principal_name,
   tags,
-  coalesce(product_region_code, nested_product ->> 'region_code', nested_product ->> 'region') as region,
+  coalesce(product_region_code, product_json ->> 'region_code', product_json ->> 'region') as region,
   map {{{categories}}}[line_item_line_item_type] as category,
   coalesce(category, 'adjustment') as charge_category,
   coalesce(category = 'usage', false) as is_usage,
@@ -225,7 +207,6 @@ select
   {exact("line_item_net_unblended_cost")} as net_cost,
   {exact("pricing_public_on_demand_cost")} as public_cost,
   case
-    when not is_bedrock then null
     when not_json is not null then not_json
     when bill_payer_account_id is null then 'bill_payer_account_id'
     when line_item_usage_account_id is null then 'line_item_usage_account_id'

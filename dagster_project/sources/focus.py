@@ -132,7 +132,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     rows = _exports.stage(entry, raw, connection, COLUMNS, REQUIRED, _projection(entry))
     told = _exports.told(
         connection,
-        rows.filter("is_ours"),
+        rows,
         raw,
         ("provider_name", "details", "text", "usage_type", "service", "unit"),
         _told,
@@ -148,7 +148,8 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     unparsed = {"unparsed_usage_rows": "charge_category = 'usage' and meter is null"}
     return Parsed(
         {"charge": _exports.charges(entry, lines)},
-        _exports.counted(rows, {"rows_of_other_services": "not is_ours"}) | _exports.counted(lines, unparsed),
+        {"rows_of_other_services": _exports.left_out(entry, raw, connection, _SERVICES, _ours(entry))}
+        | _exports.counted(lines, unparsed),
     )
 
 
@@ -198,18 +199,24 @@ def _meter(words: set[str]) -> str | None:
     return "_".join((*directions, *modalities))
 
 
+_SERVICES = ("ServiceCategory", "ServiceName")
+
+
+def _ours(entry: Entry) -> str:
+    """Which rows are read, by what is said in the columns _SERVICES; one that does not say them is refused."""
+    said = [f"ServiceName glob {Literal(glob)}" for glob in entry.services] or [
+        f"ServiceCategory ilike '{AI}'"
+    ]
+    return f"coalesce({' or '.join(said)}, true)"
+
+
 def _projection(entry: Entry) -> str:
-    ours = f"ServiceCategory ilike '{AI}'"
-    if entry.services:
-        ours = " or ".join(f"ServiceName glob {Literal(glob)}" for glob in entry.services)
-    read = ", ".join(f"case when is_ours then {name} end as {name}" for name in COLUMNS if name != "Tags")
+    plain = ", ".join(name for name in COLUMNS if name != "Tags")
     rows = f"""
-select file, is_ours, {read},
-  case when is_ours and json_valid(Tags) then Tags::json end as tags_said,
-  is_ours and Tags is not null and not json_valid(Tags) as is_tagged_badly,
-  ServiceCategory is null as is_of_no_category,
-  ServiceName is null as is_of_no_service
-from (select *, coalesce({ours}, false) as is_ours from logged)"""
+select file, {plain}, case when json_valid(Tags) then Tags::json end as tags_json,
+  not json_valid(Tags) as is_tagged_badly
+from logged
+where {_ours(entry)}"""
     categories = ", ".join(f"'{category}'" for category in CATEGORIES)
     billed_by = "null" if entry.billed_by is None else str(Literal(entry.billed_by))
     quantities = {name: f"{name} is not null and {exact(name)} is null" for name in _AMOUNTS}
@@ -217,7 +224,6 @@ from (select *, coalesce({ours}, false) as is_ours from logged)"""
     return f"""
 select
   file,
-  is_ours,
   {_exports.usage_date("ChargePeriodStart", "BillingPeriodStart")} as usage_date,
   BillingAccountId as account_id,
   SubAccountId as provider_project_id,
@@ -248,10 +254,8 @@ select
   coalesce(ConsumedQuantity, PricingQuantity) as amount,
   if(ConsumedQuantity is null, PricingUnit, ConsumedUnit) as unit,
   case
-    when {"is_of_no_service" if entry.services else "is_of_no_category"}
-      then '{"ServiceName" if entry.services else "ServiceCategory"}'
-    when not is_ours then null
-    when is_of_no_service then 'ServiceName'
+    when ServiceCategory is null then 'ServiceCategory'
+    when ServiceName is null then 'ServiceName'
     when BillingAccountId is null then 'BillingAccountId'
     when not coalesce(regexp_full_match(BillingCurrency, '{_exports.CURRENCY}'), false) then 'BillingCurrency'
     when not coalesce(ChargeCategory in ({categories}), false) then 'ChargeCategory'
@@ -264,7 +268,7 @@ select
       then 'SkuPriceDetails'
     when is_tagged_badly then 'Tags'
   end as broken
-from ({_tags.tagged(rows, [_tags.allocated("tags_said")], {})})"""
+from ({_tags.tagged(rows, [_tags.allocated("tags_json")], {})})"""
 
 
 _AMOUNTS = ("ListCost", "ConsumedQuantity", "PricingQuantity")
