@@ -115,8 +115,8 @@ def left_out(
     columns: Collection[str],
     ours: str,
 ) -> int:
-    """How many rows of the files are not `ours`, a condition on their `columns`. A second look at the files is
-    cheaper than a first one at everything that other services say.
+    """How many rows of the files are not `ours`, a condition on their `columns`. A second look at the files
+    is cheaper than a first one at everything that other services say.
     """
     file = raw / "left_out.parquet"
     count = f"select count(*) filter (not ({ours})) from logged"

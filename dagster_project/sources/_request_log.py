@@ -70,7 +70,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class RequestLog:
-    """One gateway's log: what is said of a record that is none; its table, if it has one, and what is read."""
+    """One gateway's log: what is said of a record that is none; its table, if it has one."""
 
     not_known: str
     table: str = ""

@@ -6,8 +6,8 @@ Facts about the records, from the documentation where nothing else is said:
     of OpenAI's models were seen with the cached tokens inside (in one report of the runtime's answers);
     there they are subtracted, where they fit.
 *   Of which lifetime a cache write is, is not said. Nor is the service tier, nor a cost.
-*   `timestamp` is the only instant. An older record has neither `status` nor `errorCode`: it is of a call that
-    was answered.
+*   `timestamp` is the only instant. A record may have neither `status` nor `errorCode`; such a call was
+    answered.
 *   `modelId` is what the caller asked for: a model, a geography's profile (`us.`, `global.`) or an ARN.
     Behind the ARN of an application inference profile is a model that the log does not name; the profile is
     the `api_key_id`, as on the bill (`aws`).

@@ -203,11 +203,9 @@ _SERVICES = ("ServiceCategory", "ServiceName")
 
 
 def _ours(entry: Entry) -> str:
-    """Which rows are read, by what is said in the columns _SERVICES; one that does not say them is refused."""
-    said = [f"ServiceName glob {Literal(glob)}" for glob in entry.services] or [
-        f"ServiceCategory ilike '{AI}'"
-    ]
-    return f"coalesce({' or '.join(said)}, true)"
+    """Which rows are read, by the columns _SERVICES; a row that does not say them is read, and refused."""
+    globs = [f"ServiceName glob {Literal(glob)}" for glob in entry.services]
+    return f"coalesce({' or '.join(globs or [f'ServiceCategory = {Literal(AI)}'])}, true)"
 
 
 def _projection(entry: Entry) -> str:
