@@ -165,23 +165,24 @@ def test_a_month_with_net_costs_has_its_discounts_inside(tmp_path: Path) -> None
     assert pulled.counts["discounts_inside_net_costs"] == 1
 
 
+def test_a_bill_without_bedrock_has_no_line(tmp_path: Path) -> None:
+    pulled = bill(tmp_path, {"line_item_product_code": "AmazonEC2", "line_item_unblended_cost": "not read"})
+    assert (pulled.ask("from charge"), pulled.counts["rows_of_other_services"]) == ([], 1)
+
+
 def test_where_no_row_names_its_resource_nobody_is_without_a_key(tmp_path: Path) -> None:
     assert bill(tmp_path, {}).ask("select api_key_id from charge") == [(None,)]
 
 
-@pytest.mark.parametrize(
-    ("started", "day"),
-    [
-        ("2026-09-30T23:59:59.999Z", date(2026, 10, 1)),
-        ("2026-10-01T00:00:00Z", date(2026, 10, 1)),
-        ("2026-10-31T23:59:59Z", date(2026, 10, 31)),
-        ("2026-10-31T20:00:00-05:00", date(2026, 10, 31)),
-    ],
-)
-def test_a_row_is_of_a_day_of_its_bill(tmp_path: Path, started: str, day: date) -> None:
-    assert bill(tmp_path, {"line_item_usage_start_date": started}).ask("select usage_date from charge") == [
-        (day,)
-    ]
+def test_a_row_is_of_a_day_of_its_bill(tmp_path: Path) -> None:
+    started = {
+        "2026-09-30T23:59:59.999Z": date(2026, 10, 1),
+        "2026-10-01T00:00:00Z": date(2026, 10, 1),
+        "2026-10-31T20:00:00-05:00": date(2026, 10, 31),
+        "2026-10-31 23:59:59": date(2026, 10, 31),
+    }
+    rows = ({"line_item_usage_start_date": text, "line_item_usage_type": text} for text in started)
+    assert dict(bill(tmp_path, *rows).ask("select line_item, usage_date from charge")) == started
 
 
 def test_a_restated_row_keeps_its_id_whatever_its_order_and_names(tmp_path: Path) -> None:

@@ -150,6 +150,8 @@ def test_how_many_tokens_a_unit_is(unit: str | None, tokens: int | None) -> None
     [
         ({"TokenDirection": "Input", "TokenCacheAction": "Read"}, "Output", None, ("cache_read", None)),
         ({"x_TokenDirection": "Output"}, None, None, ("output", None)),
+        ({"TokenDirection": "Input", "TokenCacheAction": "Other"}, "Input", "Tokens", (None, None)),
+        ({"ModelId": 5, "TokenDirection": None}, "Input", "Tokens", ("input", None)),
         ({}, "Input Tokens", "Tokens", ("input", None)),
         ({}, "Input Tokens", "Units", (None, None)),
         ({}, "gpt audio output, batch", "1K Tokens", ("output_audio", "batch")),

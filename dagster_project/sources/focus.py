@@ -164,8 +164,10 @@ def _told(
     properties = json.loads(details or "{}")
 
     def said(key: str) -> str | None:
-        return properties.get(key) or properties.get(f"x_{key}")
+        value = properties.get(key, properties.get(f"x_{key}"))
+        return None if value is None else str(value)
 
+    direction, action = said("TokenDirection"), said("TokenCacheAction")
     bedrock = _bedrock.line(usage_type, service)
     tokens_each = _exports.tokens_each(unit)
     words = set(re.findall(r"[a-z]+|\d+[hm]\b", (text or "").lower()))
@@ -174,9 +176,9 @@ def _told(
     return {
         "provider": _PROVIDERS.get(name, name),
         "model": said("ModelId") or bedrock.model,
-        "meter": _METERS.get((said("TokenDirection"), said("TokenCacheAction")))
-        or bedrock.meter
-        or (_meter(words) if tokens_each else None),
+        "meter": _METERS.get((direction, action))
+        if direction
+        else bedrock.meter or (_meter(words) if tokens_each else None),
         "service_tier": said("ServiceTier")
         or bedrock.service_tier
         or (tiers.pop() if len(tiers) == 1 else None),
