@@ -75,7 +75,7 @@ def test_parquet_of_any_types(tmp_path: Path) -> None:
 
 def test_json_rows(tmp_path: Path) -> None:
     name = write(
-        tmp_path, "t.ndjson", '{"A": 0.10, "b": "x", "tags": {"team": "a"}, "c": [1]}\n{"b": null}\n'
+        tmp_path, "t.ndjson", '{"A": 0.10, "b": "x", "tags": {"team": "a"}, "c": [1]}\n{"b": null, "A": ""}\n'
     )
     assert read(tmp_path, name) == [("0.1", "x", '{"team":"a"}'), (None, None, None)]
 

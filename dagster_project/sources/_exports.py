@@ -1,16 +1,19 @@
 """Bills that a provider exports as files: from the rows of its table to charge lines.
 
-A line is all rows of one UTC day that agree in everything but their quantities and amounts: an export may be
-by the hour, by resource, or append a correction instead of editing a row. The sums are exact.
+A line is all rows of one UTC day that agree in everything but quantities, amounts and names for people: an
+export may be by the hour, by resource, or append a correction instead of editing a row. The sums are exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import duckdb
+import polars as pl
 from duckdb import ConstantExpression as Literal
 from pydantic import AfterValidator
 
@@ -23,9 +26,19 @@ from dagster_project.sources import _files, _tables
 RESTATES_DAYS = 40
 """A month is restated until its invoice is final, some days after its end."""
 
+FILES = "as files (local, `s3://`, `gs://`, `az://`; CSV, Parquet, JSON, gz, zst)"
+"""What a `path` may be, in Markdown."""
+
 REMEDY = "Nothing was replaced; the export has to say it, or its form has changed."
 
 _DERIVED = ("record_id", "record_kind", "source")
+CURRENCY = "[A-Za-z]{3}"
+
+_DELIVERY = re.compile(
+    r"(?P<period>.*/(BILLING_PERIOD=\d{4}-\d\d|\d{8}-\d{8}))/(?P<delivery>(.*/)?)[^/]+", re.IGNORECASE
+)
+_BEGINS_WITH_ITS_TIME = re.compile(r"\d{4}-?\d\d-?\d\d[T\d]")
+_TOKENS = re.compile(r"(?P<number>\d*)(?P<thousands>[KM]?) ?tokens?", re.IGNORECASE)
 
 
 class ExportEntry(settings.Entry):
@@ -33,12 +46,38 @@ class ExportEntry(settings.Entry):
 
     path: Annotated[settings.Text, AfterValidator(_files.check)]
     """A glob of files on disk or in an object store, with `{date:%Y-%m}` where their names say the month.
-    Each row must stand in one of them only: let it name the latest delivery of each month."""
+    Each row must stand in one of them only; of deliveries in folders of their own the latest is read."""
 
 
 def fetch(entry: ExportEntry, days: Days, raw: Path) -> None:
-    """The list of files, which stay where they are. Raises SourceError when there is none."""
-    _files.write_manifest(_files.find(entry.name, entry.path, days), raw)
+    """The list of files, which stay where they are. Raises SourceError when there is none, or when it is not
+    clear which delivery of a month is the latest.
+    """
+    _files.write_manifest(_latest(entry.name, _files.find(entry.name, entry.path, days)), raw)
+
+
+def _latest(source: str, files: Mapping[str, int]) -> dict[str, int]:
+    """The files of each period's latest delivery (`BILLING_PERIOD=2026-10/<delivery>/...`, or
+    `20261001-20261101/<delivery>/...`), which is the last by name, if the names begin with their time.
+    """
+    deliveries: dict[str, set[str]] = defaultdict(set)
+    for found in filter(None, map(_DELIVERY.fullmatch, files)):
+        deliveries[found["period"]].add(found["delivery"])
+    for period, names in deliveries.items():
+        if len(names) > 1 and not all(map(_BEGINS_WITH_ITS_TIME.match, names)):
+            raise SourceError(
+                source,
+                f"{len(names)} deliveries of one period, and nothing says which is the latest",
+                where=period,
+                remedy="Each holds all rows, so the bill would be counted several times: let the export "
+                "overwrite its files, or `path` name one delivery.",
+            )
+    return {
+        file: size
+        for file, size in files.items()
+        if (found := _DELIVERY.fullmatch(file)) is None
+        or found["delivery"] == max(deliveries[found["period"]])
+    }
 
 
 def stage(
@@ -58,12 +97,57 @@ def stage(
     staged = raw / "lines.parquet"
     _tables.extract(entry.name, connection, _files.read_manifest(raw), columns, required, projection, staged)
     rows = connection.read_parquet(str(staged))
-    if found := rows.filter("broken is not null").aggregate("min({c: broken, f: file}), count(*)").fetchone():
-        first, count = found
-        if first is not None:
-            what = f"{count} rows have no usable `{first['c']}`" if count > 1 else f"no usable `{first['c']}`"
-            raise SourceError(entry.name, what, where=first["f"], remedy=REMEDY)
+    broken = rows.filter("broken is not null").aggregate("min({field: broken, file: file}), count(*)")
+    first, count = broken.fetchall()[0]
+    if first is not None:
+        column = f"`{first['field']}`"
+        what = f"{count} rows have no usable {column}" if count > 1 else f"a row has no usable {column}"
+        raise SourceError(entry.name, what, where=first["file"], remedy=REMEDY)
     return rows
+
+
+def left_out(
+    entry: ExportEntry,
+    raw: Path,
+    connection: duckdb.DuckDBPyConnection,
+    columns: Collection[str],
+    ours: str,
+) -> int:
+    """How many rows of the files are not `ours`, a condition on their `columns`. A second look at the files
+    is cheaper than a first one at everything that other services say.
+    """
+    file = raw / "left_out.parquet"
+    count = f"select count(*) filter (not ({ours})) from logged"
+    _tables.extract(entry.name, connection, _files.read_manifest(raw), columns, (), count, file)
+    return connection.read_parquet(str(file)).fetchall()[0][0]
+
+
+def counted(rows: duckdb.DuckDBPyRelation, conditions: Mapping[str, str]) -> dict[str, int]:
+    """How many of the `rows` meet each of the `conditions`, by what that is called."""
+    figures = rows.aggregate(", ".join(f"count(*) filter ({condition})" for condition in conditions.values()))
+    return dict(zip(conditions, figures.fetchall()[0], strict=True))
+
+
+def told(
+    connection: duckdb.DuckDBPyConnection,
+    rows: duckdb.DuckDBPyRelation,
+    raw: Path,
+    columns: Collection[str],
+    tell: Callable[..., Mapping[str, Any]],
+    schema: Mapping[str, type[pl.DataType]],
+) -> duckdb.DuckDBPyRelation:
+    """The staged `rows` and what `tell`, in the columns of `schema`, says of their `columns`, which are
+    texts: a bill has many rows and few different texts, and Python reads those better than SQL.
+    """
+    texts = rows.project(", ".join(columns)).distinct().fetchall()
+    said = [{**dict(zip(columns, text, strict=True)), **tell(*text)} for text in texts]
+    file = raw / "texts.parquet"
+    pl.DataFrame(said, schema={**dict.fromkeys(columns, pl.String), **schema}).write_parquet(file)
+    agree = " and ".join(f"rows.{name} is not distinct from texts.{name}" for name in columns)
+    return connection.sql(
+        f"select rows.*, texts.* exclude ({', '.join(columns)}) "
+        f"from ({rows.sql_query()}) as rows join read_parquet({Literal(str(file))}) as texts on {agree}"
+    )
 
 
 def charges(entry: settings.Entry, rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
@@ -78,18 +162,21 @@ def charges(entry: settings.Entry, rows: duckdb.DuckDBPyRelation) -> duckdb.Duck
 def summed(
     entry: settings.Entry, kind: Kind, rows: duckdb.DuckDBPyRelation, measures: Collection[str]
 ) -> duckdb.DuckDBPyRelation:
-    """One record for all `rows` that agree in everything but the `measures`, which are summed; null where one
-    of them is. Its id is made of what they agree in.
+    """One record for all `rows` that agree in everything but names and the `measures`, which are summed; null
+    where one of them is. Its id is made of what they agree in.
     """
-    named = [column.name for column in COLUMNS if column.name in rows.columns]
-    said = [name for name in named if name not in {*measures, *_DERIVED}]
+    there = [column.name for column in COLUMNS if column.name in rows.columns]
+    if "tags" in there:  # a map has no order, and the next delivery may have another
+        rows = rows.project("* replace (map_from_entries(list_sort(map_entries(tags))) as tags)")
+    names = [name for name in there if name.endswith("_name")]
+    said = [name for name in there if name not in {*measures, *names, *_DERIVED}]
     coordinates = ", ".join(f"{Literal(name)}: {name}" for name in said)
-    sums = [
+    combined = [f"max({name}) as {name}" for name in names] + [
         f"case when count({name}) = count(*) then sum({name}) end as {name}"
         for name in measures
-        if name in named
+        if name in there
     ]
-    lines = rows.aggregate(", ".join([*said, *sums]), ", ".join(said)).project(
+    lines = rows.aggregate(", ".join([*said, *combined]), ", ".join(said)).project(
         f"*, md5(to_json({{{coordinates}}})::varchar) as record_id, {Literal(kind)} as record_kind, "
         f"{Literal(entry.name)} as source"
     )
@@ -102,3 +189,22 @@ def exact(text: str, times: str = "1") -> str:
     """
     # Not `try(...)`: a cast that two of them have in common is made once, outside of both, and fails.
     return f"try_cast(try_cast({text} as decimal(27, 15)) * {times} as {MONEY})"
+
+
+def usage_date(started: str, period: str) -> str:
+    """SQL: the UTC day of a row, but one of its billing period: what a bill corrects of an earlier month is
+    of the first day of its own, because the earlier bill is final. `period` is its first instant, if it is
+    said.
+    """
+    day, first = (f"try_cast({text} as timestamptz)::timestamp::date" for text in (started, period))
+    # greatest and least pass over what is null
+    within = f"if({day} is null or {first} is null, null, least(greatest({day}, {first}), last_day({first})))"
+    return f"if({period} is null, {day}, {within})"
+
+
+def tokens_each(unit: str | None) -> int | None:
+    """How many tokens one of a `unit` is ("Tokens", "1K tokens", "1000000 Tokens"); None for all else."""
+    found = _TOKENS.fullmatch((unit or "").strip())
+    if found is None:
+        return None
+    return int(found["number"] or 1) * {"": 1, "K": 1_000, "M": 1_000_000}[found["thousands"].upper()]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import duckdb
 from pydantic import AfterValidator, model_validator
@@ -46,6 +46,14 @@ class LogEntry(GatewayEntry):
         return self
 
 
+class FilesEntry(GatewayEntry):
+    """A gateway whose log is in files only."""
+
+    path: Annotated[Text, AfterValidator(_files.check)]
+    """As that of a LogEntry."""
+    database_url: ClassVar[None] = None
+
+
 @dataclass(frozen=True)
 class Listing:
     """A table beside the log that says what a gateway calls its things now."""
@@ -62,17 +70,17 @@ class Listing:
 
 @dataclass(frozen=True)
 class RequestLog:
-    """One gateway's log: its table, what of it is read, and what is said of a record that is none."""
+    """One gateway's log: what is said of a record that is none; its table, if it has one."""
 
-    table: str
-    required: frozenset[str]
-    """Columns that every known generation of the table has."""
-    rows: Callable[[_postgres.Table, Days], str]
-    """The query of one JSON text per row of those days, without any text of a request."""
-    listing: Listing
     not_known: str
+    table: str = ""
+    required: frozenset[str] = frozenset()
+    """Columns that every known generation of the table has."""
+    rows: Callable[[_postgres.Table, Days], str] | None = None
+    """The query of one JSON text per row of those days, without any text of a request."""
+    listing: Listing | None = None
 
-    def fetch(self, entry: LogEntry, days: Days, raw: Path) -> None:
+    def fetch(self, entry: LogEntry | FilesEntry, days: Days, raw: Path) -> None:
         """Of files only the list is written, because they may hold prompts; of the table its rows.
 
         Raises SourceError when there is no file, or the table cannot be read.
@@ -81,6 +89,8 @@ class RequestLog:
             assert entry.path is not None
             _files.write_manifest(_files.find(entry.name, entry.path, days), raw)
             return
+        assert self.rows is not None
+        assert self.listing is not None
         rows = raw / "rows.ndjson.gz"
         with _postgres.table(entry.name, entry.database_url.value(entry.name), self.table) as table:
             table.require(self.required)
@@ -95,7 +105,7 @@ class RequestLog:
 
     def stage(
         self,
-        entry: LogEntry,
+        entry: LogEntry | FilesEntry,
         raw: Path,
         connection: duckdb.DuckDBPyConnection,
         columns: Mapping[str, str],
@@ -125,7 +135,7 @@ class RequestLog:
 
     def parsed(
         self,
-        entry: LogEntry,
+        entry: LogEntry | FilesEntry,
         days: Days,
         raw: Path,
         records: duckdb.DuckDBPyRelation,
@@ -139,13 +149,13 @@ class RequestLog:
 
     def _names(self, raw: Path) -> Iterator[Name]:
         """What the gateway called its things when they were pulled, where it has a listing."""
-        listing = raw / self.listing.file
-        if listing.exists():
-            with gzip.open(listing, "rt", encoding="utf-8") as lines:
+        listing = self.listing
+        if listing is not None and (file := raw / listing.file).exists():
+            with gzip.open(file, "rt", encoding="utf-8") as lines:
                 for said in map(json.loads, lines):
-                    yield Name(self.listing.kind, said["id"], said["name"])
+                    yield Name(listing.kind, said["id"], said["name"])
 
-    def _refuse_broken(self, entry: LogEntry, staged: duckdb.DuckDBPyRelation) -> None:
+    def _refuse_broken(self, entry: LogEntry | FilesEntry, staged: duckdb.DuckDBPyRelation) -> None:
         table = f"table {self.table}" if entry.path is None else None
         refuse_broken(entry.name, staged, table, self.not_known)
         records, empty = staged.aggregate("count(*), count(*) filter (broken = 'payload')").fetchall()[0]

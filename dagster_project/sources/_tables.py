@@ -3,7 +3,7 @@
 A name that ends in `.parquet` or `.csv` (`.gz`, `.zst` too) says the form; anything else is JSON. Names of
 columns are compared without regard to case, but in JSON. What is nested is its JSON text. Numbers are the
 shortest text that means them, so they can become exact decimals; of a JSON number the engine keeps 17 digits.
-Instants without a zone are as written.
+Instants without a zone are as written. An empty text is null.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def extract(
 
     def rows(names: list[str], longest: int) -> tuple[str, list[list[str]]]:
         if form == "json":
-            texts = ", ".join(f"{_name(name)} ->> '$' as {_name(name)}" for name in columns)
+            texts = ", ".join(f"nullif({_name(name)} ->> '$', '') as {_name(name)}" for name in columns)
             records = _files.read_json(dict.fromkeys(columns, "JSON"), longest)
             return f"select file, {texts} from {records}", [names]
         table, parameters = _csv(connection, names, longest) if form == "csv" else (_PARQUET, [names])

@@ -43,6 +43,7 @@ ALIASES: Mapping[str, str] = {
 }
 """Keys and the well-known keys that they mean everywhere; an entry's `tag_aliases` come first."""
 
+_ORIGIN = "^((resource_?tags?|iam_?principal|cost_?category|account_?tags?)[/_])?"
 _PREFIXES = "^(x_prismo|x_majordomo|majordomo|helicone_property|x)_"
 
 
@@ -76,6 +77,16 @@ def headers(said: str, aliases: Mapping[str, str]) -> str:
     # Each request has a dozen `x-stainless-...` and some `x-litellm-...`; few have another.
     another = '"x-([^sl]|s[^t]|st[^a]|sta[^i]|l[^i]|li[^t])'
     return f"case when regexp_matches({said}, '{another}', 'i') then {claims} end"
+
+
+def allocated(said: str) -> str:
+    """Pairs of the JSON object `said` of a cloud's cost allocation tags, without what a key says of where it
+    comes from: `user:team`, `resource_tags_user_team`, `iamPrincipal/team`, `costCategory/team`. The cloud's
+    own (`aws:createdBy`) are nobody's claim.
+    """
+    wanted = _pairs(said, lambda key: f"not regexp_matches({key}, '{_ORIGIN}aws[:_]', 'i')")
+    return f"""list_transform({wanted}, lambda pair: {{
+    'key': regexp_replace(pair.key, '{_ORIGIN}(user[:_])?', '', 'i'), 'value': pair.value}})"""
 
 
 def tagged(rows: str, parts: Sequence[str], aliases: Mapping[str, str]) -> str:
