@@ -59,11 +59,11 @@ def stage(
     staged = raw / "lines.parquet"
     _tables.extract(entry.name, connection, _files.read_manifest(raw), columns, required, projection, staged)
     rows = connection.read_parquet(str(staged))
-    if found := rows.filter("broken is not null").aggregate("min({c: broken, f: file}), count(*)").fetchone():
-        first, count = found
-        if first is not None:
-            what = f"{count} rows have no usable `{first['c']}`" if count > 1 else f"no usable `{first['c']}`"
-            raise SourceError(entry.name, what, where=first["f"], remedy=REMEDY)
+    broken = rows.filter("broken is not null").aggregate("min({c: broken, f: file}), count(*)")
+    ((first, count),) = broken.fetchall()
+    if first is not None:
+        what = f"{count} rows have no usable `{first['c']}`" if count > 1 else f"no usable `{first['c']}`"
+        raise SourceError(entry.name, what, where=first["f"], remedy=REMEDY)
     return rows
 
 

@@ -1,0 +1,60 @@
+"""Texts of bills' lines: what they name, each distinct text read once and joined to its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import duckdb
+import polars as pl
+from duckdb import ConstantExpression as Literal
+
+from dagster_project.records import METERS
+
+TOKEN_METERS = (*(meter.name for meter in METERS if meter.unit == "tokens"), "input_video")
+"""Video has no column; its tokens are a key of `other_meters`."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the text of a line item names; null where it names nothing or is not understood."""
+
+    model: str | None = None
+    meter: str | None = None
+    service_tier: str | None = None
+    context_tier: str | None = None
+
+
+def named(
+    raw: Path, rows: duckdb.DuckDBPyRelation, text: str, line_of: Callable[[str], Line]
+) -> duckdb.DuckDBPyRelation:
+    """`rows` with the columns of `Line` in place of the column `text`, which `line_of` reads."""
+    texts = rows.filter(f"{text} is not null").project(text).distinct().fetchall()
+    lines = [{text: said, **asdict(line_of(said))} for (said,) in sorted(texts)]
+    schema = dict.fromkeys((text, *(field.name for field in fields(Line))), pl.String)
+    file = raw / "line_items.parquet"
+    pl.DataFrame(lines, schema=schema).write_parquet(file)
+    found = f"read_parquet({Literal(str(file))})"
+    return rows.query("rows", f"select * exclude ({text}) from rows left join {found} using ({text})")
+
+
+def any_of(texts: Collection[str], globs: Collection[str]) -> str:
+    """SQL: whether one of the SQL values `texts` is one of `globs`, without regard to case."""
+    told = (f"lower({text}) glob {Literal(pattern.lower())}" for text in texts for pattern in globs)
+    return f"coalesce({', '.join(f'nullif({one}, false)' for one in told)}, false)"
+
+
+def unit_of(meter: str, otherwise: str) -> str:
+    """SQL: the unit of a quantity, which is that of its `meter` where it counts tokens."""
+    names = ", ".join(f"'{name}'" for name in TOKEN_METERS)
+    return f"case when {meter} in ({names}) then 'tokens' else {otherwise} end"
+
+
+def counts(rows: duckdb.DuckDBPyRelation, charges: duckdb.DuckDBPyRelation) -> Mapping[str, int]:
+    """Of staged `rows` those that were left out (`is_other`), of `charges` the usage that names no meter."""
+    unparsed = charges.filter("charge_category = 'usage' and meter is null")
+    return {
+        "rows_of_other_services": rows.filter("is_other").shape[0],
+        "unparsed_line_items": unparsed.shape[0],
+    }
