@@ -12,8 +12,11 @@ from duckdb import ConstantExpression as Literal
 
 from dagster_project.records import METERS
 
-TOKEN_METERS = (*(meter.name for meter in METERS if meter.unit == "tokens"), "input_video")
+_OF_TOKENS = (*(meter.name for meter in METERS if meter.unit == "tokens"), "input_video")
 """Video has no column; its tokens are a key of `other_meters`."""
+
+COUNTS_TOKENS = f"""meter in ({", ".join(f"'{meter}'" for meter in _OF_TOKENS)})"""
+"""SQL: whether what a line's `meter` counts is tokens."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,6 @@ def any_of(texts: Collection[str], globs: Collection[str]) -> str:
     """SQL: whether one of the SQL values `texts` is one of `globs`, without regard to case."""
     told = (f"lower({text}) glob {Literal(pattern.lower())}" for text in texts for pattern in globs)
     return f"coalesce({', '.join(f'nullif({one}, false)' for one in told)}, false)"
-
-
-def unit_of(meter: str, otherwise: str) -> str:
-    """SQL: the unit of a quantity, which is that of its `meter` where it counts tokens."""
-    names = ", ".join(f"'{name}'" for name in TOKEN_METERS)
-    return f"case when {meter} in ({names}) then 'tokens' else {otherwise} end"
 
 
 def counts(rows: duckdb.DuckDBPyRelation, charges: duckdb.DuckDBPyRelation) -> Mapping[str, int]:

@@ -26,7 +26,7 @@ from pydantic import field_validator
 from dagster_project.days import Days
 from dagster_project.records import Kind
 from dagster_project.sources import Parsed, _exports, _line_items, _tags
-from dagster_project.sources._line_items import Line
+from dagster_project.sources._line_items import COUNTS_TOKENS, Line
 
 KINDS: tuple[Kind, ...] = ("charge",)
 TELLS = ("bill", "tags")
@@ -92,10 +92,10 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     """Raises SourceError naming file and column of what is no row of the export."""
     rows = _exports.stage(entry, raw, connection, COLUMNS, REQUIRED, _projection(entry))
     ours = _line_items.named(raw, rows.filter("not is_other"), "sku", line_item)
-    unit = _line_items.unit_of("meter", "quantity_unit")
     lines = ours.project(f"""* replace (
   case when charge_category = 'usage' then meter end as meter,
-  case when quantity is not null then {unit} end as quantity_unit)""")
+  case when quantity is null then null when {COUNTS_TOKENS} then 'tokens' else quantity_unit end
+    as quantity_unit)""")
     charges = _exports.charges(entry, lines)
     return Parsed({"charge": charges}, _line_items.counts(rows, charges))
 

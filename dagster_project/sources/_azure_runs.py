@@ -1,0 +1,149 @@
+"""Runs of an export of Azure Cost Management: each delivers a period anew, and its manifest lists its files.
+
+    .../<export>/20261001-20261031/[202610050801/]<run id>/manifest.json, part_0_0001.csv.gz, ...
+
+A manifest is written after the files. Of each period the newest run counts, as a whole: reading two would
+double the bill. Where folders lie is no contract, so all but the files' own names is taken from manifests.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import duckdb
+
+from dagster_project.days import Days
+from dagster_project.errors import SourceError
+from dagster_project.sources import _files, _listed
+
+MANIFEST = "manifest.json"
+ROWS = "rows.json"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a manifest says; `files` are names in its folder, with bytes and rows where it says them."""
+
+    manifest: str
+    export: str
+    dataset: str
+    first: date
+    last: date
+    submitted_at: datetime
+    files: Mapping[str, tuple[int | None, int | None]]
+
+    @property
+    def folder(self) -> str:
+        return self.manifest.rpartition("/")[0]
+
+
+def fetch(source: str, path: str, dataset: str, days: Days, raw: Path) -> None:
+    """The list of the files of the newest runs for `days`, and how many rows each has to have.
+
+    Raises SourceError for manifests of several exports or of another `dataset`, for runs whose periods
+    overlap, and for one that is not there as its manifest says.
+    """
+    near = days.widened(1)
+    runs = [_run(source, file) for file in _files.find(source, path, days)]
+    runs = [run for run in runs if run.first <= near.last and near.first <= run.last]
+    if not runs:
+        raise SourceError(
+            source,
+            f"no run is of {days}",
+            where=path,
+            remedy="Export those days, or begin later (`start_date`).",
+        )
+    if len(found := sorted({f"{run.export} ({run.dataset})" for run in runs})) > 1:
+        raise SourceError(
+            source,
+            f"the manifests are of several exports: {', '.join(found)}",
+            where=path,
+            remedy="Let `path` name those of one; their rows would count twice. Another is another entry.",
+        )
+    if runs[0].dataset != dataset:
+        raise SourceError(
+            source,
+            f"the export is of {runs[0].dataset}, not of {dataset}",
+            where=path,
+            remedy="Say which with `dataset`; FOCUS exports are for sources of the type `focus`.",
+        )
+    newest = {run.first: run for run in sorted(runs, key=lambda run: (run.submitted_at, run.manifest))}
+    files: dict[str, int] = {}
+    rows: dict[str, int] = {}
+    for run, after in pairwise([*(newest[first] for first in sorted(newest)), None]):
+        if after is not None and after.first <= run.last:
+            raise SourceError(
+                source,
+                f"its period overlaps that of {after.manifest}",
+                where=run.manifest,
+                remedy="Rows would count twice: let `path` name runs of whole months, or of whole days.",
+            )
+        there = _files.find(source, f"{glob.escape(run.folder)}/*", days) if run.files else {}
+        for name, (size, count) in run.files.items():
+            file = f"{run.folder}/{name}"
+            if file not in there or size not in (None, there[file]):
+                raise SourceError(
+                    source,
+                    f"{name} is not there as the manifest says ({size} bytes)",
+                    where=run.manifest,
+                    remedy="The run is replaced just now, or was copied in part: run again.",
+                )
+            files[file] = there[file]
+            if count is not None:
+                rows[file] = count
+    if not files:
+        raise SourceError(
+            source, f"no run of {days} has a file", where=path, remedy="Export those days again."
+        )
+    _files.write_manifest(files, raw)
+    (raw / ROWS).write_text(json.dumps(rows), encoding="utf-8")
+
+
+def require_all_rows(source: str, rows: duckdb.DuckDBPyRelation, raw: Path) -> None:
+    """Raises SourceError when a file's `rows`, of which each has its `file`, are not as many as its manifest
+    says."""
+    if not (raw / ROWS).exists():
+        return
+    counted = rows.aggregate("file, count(*)", "file").fetchall()
+    found = {file.removeprefix(_listed.GROWING): count for file, count in counted}
+    for file, count in json.loads((raw / ROWS).read_text(encoding="utf-8")).items():
+        if found.get(file, 0) != count:
+            raise SourceError(
+                source,
+                f"{found.get(file, 0)} rows, and {count} in its manifest",
+                where=file,
+                remedy="Nothing was replaced. Have the period exported again.",
+            )
+
+
+def _run(source: str, file: str) -> _Run:
+    try:
+        said = json.loads(_files.content(source, file))
+        run, export = said["runInfo"], said["exportConfig"]
+        submitted_at = datetime.fromisoformat(run["submittedTime"])
+        return _Run(
+            file,
+            export["exportName"],
+            export["type"],
+            date.fromisoformat(run["startDate"][:10]),
+            date.fromisoformat(run["endDate"][:10]),
+            submitted_at if submitted_at.tzinfo else submitted_at.replace(tzinfo=UTC),
+            {
+                blob["blobName"].rpartition("/")[2]: (blob.get("byteCount"), blob.get("dataRowCount"))
+                for blob in said["blobs"]
+            },
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"`{error.args[0]}` is missing" if isinstance(error, KeyError) else "it is not understood"
+        raise SourceError(
+            source,
+            f"this is no manifest of a Cost Management export ({what})",
+            where=file,
+            remedy="Let `path` name manifests of exports only.",
+        ) from None
