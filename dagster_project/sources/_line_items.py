@@ -30,12 +30,18 @@ class Line:
 
 
 def named(
-    raw: Path, rows: duckdb.DuckDBPyRelation, text: str, line_of: Callable[[str], Line]
+    raw: Path,
+    rows: duckdb.DuckDBPyRelation,
+    text: str,
+    line_of: Callable[[str], Line],
+    kind: type[Line] = Line,
 ) -> duckdb.DuckDBPyRelation:
-    """`rows` with the columns of `Line` in place of the column `text`, which `line_of` reads."""
+    """`rows` with the columns of `Line`, or of a `kind` with more, in place of the column `text`, which
+    `line_of` reads.
+    """
     texts = rows.filter(f"{text} is not null").project(text).distinct().fetchall()
     lines = [{text: said, **asdict(line_of(said))} for (said,) in sorted(texts)]
-    schema = dict.fromkeys((text, *(field.name for field in fields(Line))), pl.String)
+    schema = dict.fromkeys((text, *(field.name for field in fields(kind))), pl.String)
     file = raw / "line_items.parquet"
     pl.DataFrame(lines, schema=schema).write_parquet(file)
     found = f"read_parquet({Literal(str(file))})"
@@ -49,9 +55,13 @@ def any_of(texts: Collection[str], globs: Collection[str]) -> str:
 
 
 def counts(rows: duckdb.DuckDBPyRelation, charges: duckdb.DuckDBPyRelation) -> Mapping[str, int]:
-    """Of staged `rows` those that were left out (`is_other`), of `charges` the usage that names no meter."""
-    unparsed = charges.filter("charge_category = 'usage' and meter is null")
+    """Of staged `rows` those that were left out (`is_other`), and of `charges` what is `unparsed`."""
     return {
         "rows_of_other_services": rows.filter("is_other").shape[0],
-        "unparsed_line_items": unparsed.shape[0],
+        "unparsed_line_items": unparsed(charges),
     }
+
+
+def unparsed(charges: duckdb.DuckDBPyRelation) -> int:
+    """How many lines of usage name no meter."""
+    return charges.filter("charge_category = 'usage' and meter is null").shape[0]
