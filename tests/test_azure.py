@@ -72,7 +72,7 @@ class Pulled:
         self.engine = duckdb.connect()
         self.engine.execute("set TimeZone = 'America/New_York'")
         parsed = azure.parse(entry, days, raw, self.engine)
-        self.counts = parsed.counts
+        self.counts, self.gone = parsed.counts, parsed.days_without_files
         parsed.records["charge"].create("charge")
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
@@ -348,6 +348,12 @@ def test_of_each_period_the_newest_run_is_read_whole(tmp_path: Path) -> None:
     )
     pull = Pulled(tmp_path / "raw", path)
     assert pull.ask("select sum(billed_cost) from charge") == [(Decimal("5"),)]
+
+
+def test_days_without_a_run_are_told(tmp_path: Path) -> None:
+    path = written(tmp_path, delivered(row(), run="a"))
+    days = Days(date(2026, 9, 30), date(2026, 10, 2))
+    assert Pulled(tmp_path / "raw", path, days).gone == {date(2026, 9, 30)}
 
 
 def test_runs_in_blob_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,9 @@ def asked(folder: Path, amounts: list[str], costs: list[str], question: str) -> 
 
 
 def test_a_day_of_both_files_is_one_day(tmp_path: Path) -> None:
-    question = "select usage_date, charge.account_id, output_tokens from charge join usage using (usage_date)"
+    question = (
+        "select usage_date, charge.account_id, usage.output_tokens from charge join usage using (usage_date)"
+    )
     assert asked(tmp_path, [AMOUNT], [COST], question) == [(date(2026, 10, 1), "deepseek", 90)]
 
 

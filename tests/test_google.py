@@ -196,7 +196,7 @@ def test_rows_of_a_day_are_one_line_whenever_they_were_exported(tmp_path: Path) 
         row(cost=0.1),
         row(cost=0.2, usage_start_time="2026-10-01T23:30:00Z"),
         row(cost=-0.05, usage={"amount": -50000, "unit": "requests"}, export_time="2026-10-20T00:00:00Z"),
-        row(cost=7, usage_start_time="2026-10-02T00:00:00Z"),
+        row(cost=7, usage_start_time="2026-10-01T20:00:00-05:00"),
     )
     assert pull.ask("select usage_date, billed_cost, quantity from charge order by all") == [
         (DAY.first, Decimal("0.25"), 1950000),
@@ -250,6 +250,17 @@ def test_a_value_that_cannot_be_is_told_by_its_column(tmp_path: Path, changes, f
     with pytest.raises(SourceError, match=rf"export\.json: no usable `{field}`") as told:
         pulled(tmp_path, row(), row(**changes))
     assert "hush" not in str(told.value)
+
+
+def test_days_of_a_month_whose_file_is_gone_are_told(tmp_path: Path) -> None:
+    (tmp_path / "2026-10.json").write_text(json.dumps(row()))
+    raw, days = tmp_path / "raw", Days(date(2026, 9, 29), date(2026, 10, 1))
+    raw.mkdir()
+    of = entry(f"{tmp_path}/{{date:%Y-%m}}.json")
+    google.fetch(of, days, raw)
+    with duckdb.connect() as engine:
+        parsed = google.parse(of, days, raw, engine)
+    assert sorted(parsed.days_without_files) == [date(2026, 9, 29), date(2026, 9, 30)]
 
 
 def test_a_table_without_credits_is_no_bill(tmp_path: Path) -> None:

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.sources import _files, _listed
+from dagster_project.sources._exports import ExportEntry
 
 MANIFEST = "manifest.json"
-ROWS = "rows.json"
+RUNS = "runs.json"
+"""What is written about the runs that are read: the period of each, and how many rows a file has to have."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,13 @@ class _Run:
         return self.manifest.rpartition("/")[0]
 
 
-def fetch(source: str, path: str, dataset: str, days: Days, raw: Path) -> None:
-    """The list of the files of the newest runs for `days`, and how many rows each has to have.
+def fetch(entry: ExportEntry, dataset: str, days: Days, raw: Path) -> None:
+    """The list of the files of the newest runs for `days`.
 
     Raises SourceError for manifests of several exports or of another `dataset`, for runs whose periods
     overlap, and for one that is not there as its manifest says.
     """
-    near = days.widened(1)
+    source, path, near = entry.name, entry.path, days.widened(1)
     runs = [_run(source, file) for file in _files.find(source, path, days)]
     runs = [run for run in runs if run.first <= near.last and near.first <= run.last]
     if not runs:
@@ -102,20 +105,29 @@ def fetch(source: str, path: str, dataset: str, days: Days, raw: Path) -> None:
             source, f"no run of {days} has a file", where=path, remedy="Export those days again."
         )
     _files.write_manifest(files, raw)
-    (raw / ROWS).write_text(json.dumps(rows), encoding="utf-8")
+    periods = [(str(run.first), str(run.last)) for run in newest.values()]
+    (raw / RUNS).write_text(json.dumps({"periods": periods, "rows": rows}), encoding="utf-8")
 
 
-def require_all_rows(source: str, rows: duckdb.DuckDBPyRelation, raw: Path) -> None:
+def days_without_runs(days: Days, raw: Path) -> Collection[date]:
+    """The days of which there is no run any more."""
+    periods = [tuple(map(date.fromisoformat, bounds)) for bounds in _read(raw)["periods"]]
+    return {day for day in days if not any(first <= day <= last for first, last in periods)}
+
+
+def _read(raw: Path) -> Mapping[str, Any]:
+    return json.loads((raw / RUNS).read_text(encoding="utf-8"))
+
+
+def require_all_rows(entry: ExportEntry, rows: duckdb.DuckDBPyRelation, raw: Path) -> None:
     """Raises SourceError when a file's `rows`, of which each has its `file`, are not as many as its manifest
     says."""
-    if not (raw / ROWS).exists():
-        return
     counted = rows.aggregate("file, count(*)", "file").fetchall()
     found = {file.removeprefix(_listed.GROWING): count for file, count in counted}
-    for file, count in json.loads((raw / ROWS).read_text(encoding="utf-8")).items():
+    for file, count in _read(raw)["rows"].items():
         if found.get(file, 0) != count:
             raise SourceError(
-                source,
+                entry.name,
                 f"{found.get(file, 0)} rows, and {count} in its manifest",
                 where=file,
                 remedy="Nothing was replaced. Have the period exported again.",

@@ -7,6 +7,7 @@ by the hour, by resource, or append a correction instead of editing a row. The s
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -85,6 +86,11 @@ def charges(entry: ExportEntry, rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBP
         "usage_date::timestamp + interval 1 day as ended_at"
     )
     return _files.completed(lines)
+
+
+def days_without_files(entry: ExportEntry, days: Days, raw: Path) -> Collection[date]:
+    """The days of which no file says anything any more, where the names of files say their month."""
+    return _files.days_without_files(entry.path, days, _files.read_manifest(raw))
 
 
 def exact(text: str, times: str = "1") -> str:

@@ -46,7 +46,8 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     rows = _exports.stage(entry, raw, connection, COLUMNS, REQUIRED, _projection(entry))
     _downloads.refuse_days_in_two_files(entry, rows)
     charges = _exports.charges(entry, _line_items.named(raw, rows, "text", _line))
-    return Parsed({"charge": charges}, {"unparsed_line_items": _line_items.unparsed(charges)})
+    gone = _exports.days_without_files(entry, days, raw)
+    return Parsed({"charge": charges}, {"unparsed_line_items": _line_items.unparsed(charges)}, gone)
 
 
 _SEPARATOR = " | "

@@ -58,8 +58,11 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         _downloads.refuse_days_in_two_files(entry, of_a_kind)
     charges = _exports.charges(entry, costs)
     others = amounts.filter(f"type not in {tuple(_METERS)}")
-    usage = _usage(entry, amounts)
-    return Parsed({"charge": charges, "usage": usage}, {"unknown_types": others.shape[0]})
+    return Parsed(
+        {"charge": charges, "usage": _usage(entry, amounts)},
+        {"unknown_types": others.shape[0]},
+        _exports.days_without_files(entry, days, raw),
+    )
 
 
 def _usage(entry: Entry, amounts: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:

@@ -97,7 +97,8 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
   case when quantity is null then null when {COUNTS_TOKENS} then 'tokens' else quantity_unit end
     as quantity_unit)""")
     charges = _exports.charges(entry, lines)
-    return Parsed({"charge": charges}, _line_items.counts(rows, charges))
+    gone = _exports.days_without_files(entry, days, raw)
+    return Parsed({"charge": charges}, _line_items.counts(rows, charges), gone)
 
 
 def _projection(entry: Entry) -> str:

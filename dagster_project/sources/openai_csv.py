@@ -56,7 +56,8 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     charges = _exports.charges(
         entry, lines.project("* replace (coalesce(charge_category, 'usage') as charge_category)")
     )
-    return Parsed({"charge": charges}, {"unparsed_line_items": _line_items.unparsed(charges)})
+    gone = _exports.days_without_files(entry, days, raw)
+    return Parsed({"charge": charges}, {"unparsed_line_items": _line_items.unparsed(charges)}, gone)
 
 
 def _line(text: str) -> _Line:
