@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import glob
 import json
+import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -27,6 +29,10 @@ from dagster_project.sources._exports import ExportEntry
 MANIFEST = "manifest.json"
 RUNS = "runs.json"
 """What is written about the runs that are read: the period of each, and how many rows a file has to have."""
+
+
+_OF_A_PERIOD = re.compile(r"(?P<period>.*/\d{8}-\d{8})/(?P<folder>.*/)?(?P<name>[^/]*)")
+_RUN_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -52,47 +58,16 @@ def fetch(entry: ExportEntry, dataset: str, days: Days, raw: Path) -> None:
     Raises SourceError for manifests of several exports or of another `dataset`, for runs whose periods
     overlap, and for one that is not there as its manifest says.
     """
-    source, path, near = entry.name, entry.path, days.widened(1)
-    runs = [_run(source, file) for file in _files.find(source, path, days)]
-    runs = [run for run in runs if run.first <= near.last and near.first <= run.last]
-    if not runs:
-        raise SourceError(
-            source,
-            f"no run is of {days}",
-            where=path,
-            remedy="Export those days, or begin later (`start_date`).",
-        )
-    if len(found := sorted({f"{run.export} ({run.dataset})" for run in runs})) > 1:
-        raise SourceError(
-            source,
-            f"the manifests are of several exports: {', '.join(found)}",
-            where=path,
-            remedy="Let `path` name those of one; their rows would count twice. Another is another entry.",
-        )
-    if runs[0].dataset != dataset:
-        raise SourceError(
-            source,
-            f"the export is of {runs[0].dataset}, not of {dataset}",
-            where=path,
-            remedy="Say which with `dataset`; FOCUS exports are for sources of the type `focus`.",
-        )
-    newest = {run.first: run for run in sorted(runs, key=lambda run: (run.submitted_at, run.manifest))}
     files: dict[str, int] = {}
     rows: dict[str, int] = {}
-    for run, after in pairwise([*(newest[first] for first in sorted(newest)), None]):
-        if after is not None and after.first <= run.last:
-            raise SourceError(
-                source,
-                f"its period overlaps that of {after.manifest}",
-                where=run.manifest,
-                remedy="Rows would count twice: let `path` name runs of whole months, or of whole days.",
-            )
-        there = _files.find(source, f"{glob.escape(run.folder)}/*", days) if run.files else {}
+    newest = _newest(entry, dataset, days)
+    for run in newest:
+        there = _files.find(entry.name, f"{glob.escape(run.folder)}/*", days) if run.files else {}
         for name, (size, count) in run.files.items():
             file = f"{run.folder}/{name}"
             if file not in there or size not in (None, there[file]):
                 raise SourceError(
-                    source,
+                    entry.name,
                     f"{name} is not there as the manifest says ({size} bytes)",
                     where=run.manifest,
                     remedy="The run is replaced just now, or was copied in part: run again.",
@@ -102,11 +77,61 @@ def fetch(entry: ExportEntry, dataset: str, days: Days, raw: Path) -> None:
                 rows[file] = count
     if not files:
         raise SourceError(
-            source, f"no run of {days} has a file", where=path, remedy="Export those days again."
+            entry.name, f"no run of {days} has a file", where=entry.path, remedy="Export those days again."
         )
     _files.write_manifest(files, raw)
-    periods = [(str(run.first), str(run.last)) for run in newest.values()]
+    periods = [(str(run.first), str(run.last)) for run in newest]
     (raw / RUNS).write_text(json.dumps({"periods": periods, "rows": rows}), encoding="utf-8")
+
+
+def _newest(entry: ExportEntry, dataset: str, days: Days) -> list[_Run]:
+    """The last run of each period that has some of `days`, by period."""
+    near = days.widened(1)
+    runs = [_run(entry.name, file) for file in _files.find(entry.name, entry.path, days)]
+    runs = [run for run in runs if run.first <= near.last and near.first <= run.last]
+
+    def refused(what: str, remedy: str, where: str = entry.path) -> SourceError:
+        return SourceError(entry.name, what, where=where, remedy=remedy)
+
+    if not runs:
+        raise refused(f"no run is of {days}", "Export those days, or begin later (`start_date`).")
+    if len(exports := sorted({f"{run.export} ({run.dataset})" for run in runs})) > 1:
+        raise refused(
+            f"the manifests are of several exports: {', '.join(exports)}",
+            "Let `path` name those of one; their rows would count twice. Another is another entry.",
+        )
+    if runs[0].dataset != dataset:
+        raise refused(
+            f"the export is of {runs[0].dataset}, not of {dataset}",
+            "Say which with `dataset`; FOCUS exports are for sources of the type `focus`.",
+        )
+    by_period = {run.first: run for run in sorted(runs, key=lambda run: (run.submitted_at, run.manifest))}
+    newest = [by_period[first] for first in sorted(by_period)]
+    for run, after in pairwise(newest):
+        if after.first <= run.last:
+            raise refused(
+                f"its period overlaps that of {after.manifest}",
+                "Rows would count twice: let `path` name runs of whole months, or of whole days.",
+                run.manifest,
+            )
+    return newest
+
+
+def refuse_several_runs(entry: ExportEntry, raw: Path) -> None:
+    """Raises SourceError when the files, named without manifests, are of several runs of one period: those
+    have folders of their own, or ids in the names of their files."""
+    runs: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for found in filter(None, map(_OF_A_PERIOD.fullmatch, _files.read_manifest(raw))):
+        run_id = _RUN_ID.search(found["name"])
+        runs[found["period"]].add((found["folder"] or "", run_id[0] if run_id else ""))
+    for period, several in runs.items():
+        if len(several) > 1:
+            raise SourceError(
+                entry.name,
+                f"files of {len(several)} runs of one period match, each of them the whole period",
+                where=period,
+                remedy=f"Let `path` name the manifests (`.../{MANIFEST}`): then the newest is read.",
+            )
 
 
 def days_without_runs(days: Days, raw: Path) -> Collection[date]:

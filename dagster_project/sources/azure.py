@@ -23,7 +23,7 @@ import duckdb
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import Kind
-from dagster_project.sources import Parsed, _azure_runs, _exports, _files, _line_items, _tags
+from dagster_project.sources import Parsed, _azure_runs, _exports, _line_items, _tags
 from dagster_project.sources._line_items import COUNTS_TOKENS, Line
 
 KINDS: tuple[Kind, ...] = ("charge",)
@@ -92,21 +92,9 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     """
     if _of_runs(entry):
         _azure_runs.fetch(entry, entry.dataset, days, raw)
-        return
-    _exports.fetch(entry, days, raw)
-    deliveries: dict[str, set[str]] = {}
-    for file in _files.read_manifest(raw):
-        if found := re.search(r"^(.*/\d{8}-\d{8})/(.*/|.*_(?=[0-9a-f-]{36}))?(.*)$", file):
-            delivery = found[2] if not found[2] or found[2].endswith("/") else found[3]
-            deliveries.setdefault(found[1], set()).add(delivery or "")
-    for period, several in deliveries.items():
-        if len(several) > 1:
-            raise SourceError(
-                entry.name,
-                f"{len(several)} deliveries of one period match, each of them the whole period",
-                where=period,
-                remedy="Let `path` name the manifests (`.../manifest.json`): then the newest is read.",
-            )
+    else:
+        _exports.fetch(entry, days, raw)
+        _azure_runs.refuse_several_runs(entry, raw)
 
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
