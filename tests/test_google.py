@@ -217,6 +217,12 @@ def test_labels_of_the_request_come_before_those_of_its_project(tmp_path: Path) 
     ]
 
 
+def test_labels_in_another_form_are_counted(tmp_path: Path) -> None:
+    pull = pulled(tmp_path, row(labels={"team": "search"}), row(labels="team=search"), row(labels=None))
+    assert pull.ask("select sum(billed_cost), max(cardinality(tags)) from charge") == [(Decimal("2.25"), 0)]
+    assert pull.counts["labels_not_understood"] == 2
+
+
 def test_other_services_are_left_out_and_counted(tmp_path: Path) -> None:
     compute = row(service={"description": "Compute Engine"}, cost=99, cost_type="whatever")
     tax = row(service={"description": "Invoice"}, sku={"description": "Tax"}, cost_type="tax", project=None)
@@ -225,7 +231,11 @@ def test_other_services_are_left_out_and_counted(tmp_path: Path) -> None:
     assert pull.ask("select line_item, billed_cost from charge") == [
         ("Gemini 3.8 Flash Global Text Input - Predictions", Decimal("0.75"))
     ]
-    assert pull.counts == {"rows_of_other_services": 2, "unparsed_line_items": 0}
+    assert pull.counts == {
+        "rows_of_other_services": 2,
+        "unparsed_line_items": 0,
+        "labels_not_understood": 0,
+    }
 
 
 @pytest.mark.parametrize(

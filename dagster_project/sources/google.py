@@ -101,7 +101,11 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     as quantity_unit)""")
     charges = _exports.charges(entry, lines)
     gone = _exports.days_without_files(entry, days, raw)
-    return Parsed({"charge": charges}, _line_items.counts(rows, charges), gone)
+    counts = {
+        **_line_items.counts(rows, charges),
+        "labels_not_understood": ours.filter("has_labels_not_understood").shape[0],
+    }
+    return Parsed({"charge": charges}, counts, gone)
 
 
 def _projection(entry: Entry) -> str:
@@ -125,6 +129,8 @@ select
   {_pairs("labels")} as request_labels,
   {_pairs("tags")} as resource_tags,
   {_pairs(_said("project", "labels"))} as labels_of_project,
+  labels is not null and request_labels is null or tags is not null and resource_tags is null
+    as has_labels_not_understood,
   unnest(list_concat([{{'credit': null::varchar, 'amount': cost}}], {_CREDITS}), recursive := true)
 from ({ours})"""
     lines = f"""
@@ -144,6 +150,7 @@ where credit is null or billed_cost is distinct from 0"""
 select
   file,
   is_other,
+  has_labels_not_understood,
   sku_said as sku,
   usage_date,
   '{entry.provider}' as provider,
