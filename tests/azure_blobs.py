@@ -82,10 +82,12 @@ def served(store: AzureBlobs) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, Request.application(store), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/{ACCOUNT}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{ACCOUNT}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 _NEVER = "Thu, 01 Jan 1970 00:00:00 GMT"

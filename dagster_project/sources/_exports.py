@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import duckdb
-import polars as pl
 from duckdb import ConstantExpression as Literal
 from pydantic import AfterValidator
 
@@ -128,28 +128,6 @@ def counted(rows: duckdb.DuckDBPyRelation, conditions: Mapping[str, str]) -> dic
     return dict(zip(conditions, figures.fetchall()[0], strict=True))
 
 
-def told(
-    connection: duckdb.DuckDBPyConnection,
-    rows: duckdb.DuckDBPyRelation,
-    raw: Path,
-    columns: Collection[str],
-    tell: Callable[..., Mapping[str, Any]],
-    schema: Mapping[str, type[pl.DataType]],
-) -> duckdb.DuckDBPyRelation:
-    """The staged `rows` and what `tell`, in the columns of `schema`, says of their `columns`, which are
-    texts: a bill has many rows and few different texts, and Python reads those better than SQL.
-    """
-    texts = rows.project(", ".join(columns)).distinct().fetchall()
-    said = [{**dict(zip(columns, text, strict=True)), **tell(*text)} for text in texts]
-    file = raw / "texts.parquet"
-    pl.DataFrame(said, schema={**dict.fromkeys(columns, pl.String), **schema}).write_parquet(file)
-    agree = " and ".join(f"rows.{name} is not distinct from texts.{name}" for name in columns)
-    return connection.sql(
-        f"select rows.*, texts.* exclude ({', '.join(columns)}) "
-        f"from ({rows.sql_query()}) as rows join read_parquet({Literal(str(file))}) as texts on {agree}"
-    )
-
-
 def charges(entry: settings.Entry, rows: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """One charge a line of the staged `rows`, in the columns of the schema.
 
@@ -181,6 +159,11 @@ def summed(
         f"{Literal(entry.name)} as source"
     )
     return _files.completed(lines)
+
+
+def days_without_files(entry: ExportEntry, days: Days, raw: Path) -> Collection[date]:
+    """The days of which no file says anything any more, where the names of files say their month."""
+    return _files.days_without_files(entry.path, days, _files.read_manifest(raw))
 
 
 def exact(text: str, times: str = "1") -> str:

@@ -85,12 +85,7 @@ def find(source: str, pattern: str, days: Days) -> dict[str, int]:
     try:
         found = {file: size for one in patterns for file, size in _matching(source, one)}
     except StoreError as error:
-        raise SourceError(
-            source,
-            f"the object store cannot be listed ({_said(error)})",
-            where=pattern,
-            remedy=f"Check the bucket and {_VARIABLES[pattern.partition('://')[0]]}.",
-        ) from None
+        raise _refused(source, pattern, "listed", error) from None
     if not found:
         raise SourceError(
             source,
@@ -99,6 +94,27 @@ def find(source: str, pattern: str, days: Days) -> dict[str, int]:
             remedy="Correct `path`, or the permission to list it.",
         )
     return found
+
+
+def content(source: str, file: str) -> bytes:
+    """All of a small file, e.g. of one that lists others. Raises SourceError when it cannot be read."""
+    try:
+        if (remote := _OBJECT.fullmatch(file)) is not None:
+            return obstore.get(from_url(remote["root"]), remote["key"]).bytes().to_bytes()
+        return Path(file).read_bytes()
+    except StoreError as error:
+        raise _refused(source, file, "read", error) from None
+    except OSError as error:
+        raise SourceError(source, DAMAGED, where=file, remedy=REMEDY) from error
+
+
+def _refused(source: str, place: str, done: str, error: StoreError) -> SourceError:
+    return SourceError(
+        source,
+        f"the object store cannot be {done} ({_said(error)})",
+        where=place,
+        remedy=f"Check the bucket and {_VARIABLES[place.partition('://')[0]]}.",
+    )
 
 
 def _said(error: StoreError) -> str:

@@ -27,7 +27,7 @@ import polars as pl
 from duckdb import ConstantExpression as Literal
 
 from dagster_project.days import Days
-from dagster_project.sources import Parsed, _bedrock, _exports, _tags
+from dagster_project.sources import Parsed, _bedrock, _exports, _line_items, _tags
 from dagster_project.sources._exports import exact
 
 KINDS = ("charge",)
@@ -115,8 +115,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     """Raises SourceError naming file and column of what is no row of a bill."""
     columns = (*COLUMNS, *entry.tag_columns)
     rows = _exports.stage(entry, raw, connection, columns, REQUIRED, _projection(entry))
-    told = _exports.told(
-        connection,
+    told = _line_items.told(
         rows,
         raw,
         ("usage_type", "product", "pricing_unit"),
@@ -130,9 +129,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
             "tokens_each": pl.Int64,
         },
     )
-    lines = connection.sql(
-        f"select {_LINE} from ({told.sql_query()}) window of_month as (partition by period)"
-    )
+    lines = told.query("told", f"select {_LINE} from told window of_month as (partition by period)")
     return Parsed(
         {"charge": _exports.charges(entry, lines.filter("not is_inside"))},
         {"rows_of_other_services": _exports.left_out(entry, raw, connection, _PRODUCTS, _OURS)}

@@ -31,7 +31,7 @@ from duckdb import ConstantExpression as Literal
 from pydantic import Field
 
 from dagster_project.days import Days
-from dagster_project.sources import Parsed, _bedrock, _exports, _tags
+from dagster_project.sources import Parsed, _bedrock, _exports, _line_items, _tags
 from dagster_project.sources._exports import exact
 
 KINDS = ("charge",)
@@ -130,8 +130,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Raises SourceError naming file and column of what is no row of FOCUS."""
     rows = _exports.stage(entry, raw, connection, COLUMNS, REQUIRED, _projection(entry))
-    told = _exports.told(
-        connection,
+    told = _line_items.told(
         rows,
         raw,
         ("provider_name", "details", "text", "usage_type", "service", "unit"),

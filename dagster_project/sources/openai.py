@@ -27,6 +27,7 @@ from dagster_project.days import Days
 from dagster_project.settings import Address, ProviderEntry
 from dagster_project.sources import NamedKind, Parsed, _buckets, _http, _pages
 from dagster_project.sources._buckets import Bucket, Control, Record, count, count_if_any
+from dagster_project.sources._line_items import Line
 
 KINDS = ("charge", "usage")
 TELLS = ("bill", "usage", "api key")
@@ -399,16 +400,6 @@ def _cell(entry: Entry, bucket: Bucket, report: Report, said: Mapping[str, Any])
 
 _TIERS = {None: "standard", "default": "standard", "auto": "standard"}
 _WITHOUT_LINES = (None, "standard", "scale")
-
-
-@dataclass(frozen=True)
-class Line:
-    """What the text of a line item names; null where it names nothing or is not understood."""
-
-    model: str | None = None
-    meter: str | None = None
-    service_tier: str | None = None
-    context_tier: str | None = None
 
 
 _WITHOUT_KEYS = ("vector_store_bytes", "code_interpreter_sessions")
