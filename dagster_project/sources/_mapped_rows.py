@@ -6,6 +6,7 @@ A value that does not fit is a problem that is told; it never becomes null, 0 or
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import duckdb
 from duckdb import ConstantExpression as Value
@@ -30,15 +31,41 @@ from dagster_project.terminal import counted
 _COUNTS = {*(meter.column for meter in METERS), "reasoning_tokens", "context_tokens"}
 
 
-def columns_read(map_: Map) -> list[str]:
+@dataclass(frozen=True)
+class Shape:
+    """What becomes of a log's rows before a map says what they mean."""
+
+    query: str = "select * from logged"
+    """SQL of the rows, with `file`; every column that it reads and makes is text."""
+    reads: tuple[str, ...] = ()
+    """Columns of the log that it needs beside those that the map names."""
+    makes: tuple[str, ...] = ()
+    """Columns that the map names and the log does not have."""
+    counts: Mapping[str, str] = field(default_factory=dict)
+    """SQL of what is true of rows that are worth counting, by the name of the count."""
+    skips: str = "false"
+    """SQL of rows that are no calls: nothing of them is read, and how many they are is told."""
+
+    @property
+    def flags(self) -> Mapping[str, str]:
+        """SQL of everything that is told of a row beside its record."""
+        return {"is_skipped": self.skips, **{f"counted_{name}": sql for name, sql in self.counts.items()}}
+
+
+AS_LOGGED = Shape()
+
+
+def columns_read(map_: Map, shape: Shape = AS_LOGGED) -> list[str]:
     """The table's columns that the map names, and those that may hold what it names within them."""
     named = [name for names in _sources(map_) for name in names]
-    return list(dict.fromkeys(piece for name in named for piece in (name, name.partition(".")[0])))
+    pieces = [piece for name in named for piece in (name, name.partition(".")[0])]
+    return [name for name in dict.fromkeys((*pieces, *shape.reads)) if name not in shape.makes]
 
 
-def columns_required(map_: Map) -> list[str]:
+def columns_required(map_: Map, shape: Shape = AS_LOGGED) -> list[str]:
     """Those that a table has to have: what is named alone, and not within another column."""
-    return [names[0] for names in _sources(map_) if len(names) == 1 and "." not in names[0]]
+    alone = [names[0] for names in _sources(map_) if len(names) == 1 and "." not in names[0]]
+    return [name for name in alone if name not in shape.makes]
 
 
 def _sources(map_: Map) -> Iterator[Sequence[str]]:
@@ -48,10 +75,15 @@ def _sources(map_: Map) -> Iterator[Sequence[str]]:
 
 
 def projection(
-    map_: Map, kind: Kind, source: str, routes: Sequence[Route], aliases: Mapping[str, str]
+    map_: Map,
+    kind: Kind,
+    source: str,
+    routes: Sequence[Route],
+    aliases: Mapping[str, str],
+    shape: Shape = AS_LOGGED,
 ) -> str:
     """The query of the rows of `logged`, whose columns are text, in the schema; with `file`, `problems` (a
-    list of texts, none of which holds a value) and `is_negative_remainder`.
+    list of texts, none of which holds a value), `is_negative_remainder`, and the `shape`'s flags.
     """
     mapped = map_.columns
     said = ", ".join(f"{_said(column)} as said_{name}" for name, column in mapped.items())
@@ -62,15 +94,20 @@ def projection(
             DEPLOYMENT: "VARCHAR",
         }.items()
     )
+    flags = ", ".join(f"coalesce({sql}, false) as {name}" for name, sql in shape.flags.items())
     rows = f"""
 select *, {read}, {_whole(map_)}
-from (select file, {said}, {", ".join(_tag_texts(map_)) or "null as no_tags"} from logged)"""
+from (
+  select file, {said}, {", ".join(_tag_texts(map_)) or "null as no_tags"}, {flags}
+  from ({shape.query})
+)"""
     record = _record(map_, kind, source, routes)
     return f"""
 select
   file,
   list_filter([{", ".join(_problems(map_, kind))}], lambda problem: problem is not null) as problems,
   coalesce(least(input_rest, output_rest) < 0, false) as is_negative_remainder,
+  {", ".join(shape.flags)},
   {", ".join(f"{sql} as {name}" for name, sql in record.items())}
 from ({_tags.tagged(rows, _tag_pairs(map_), aliases)})"""
 
@@ -160,6 +197,8 @@ def _read(name: str, column: Column, time: Time) -> str:
     said = f"said_{name}"
     words = {**WORDS.get(name, {}), **{word.lower(): meant for word, meant in column.words.items()}}
     meant = f"map([{_texts(words)}], [{_texts(words.values())}])[lower({said})]" if words else "null::varchar"
+    if column.otherwise is not None:
+        meant = f"case when {said} is not null then coalesce({meant}, {Value(column.otherwise)}) end"
     if name in WORDS:
         return f"coalesce({meant}, {_HTTP.format(said)})" if name == "status" else f"{meant}::{_type(name)}"
     match _type(name):
@@ -213,7 +252,8 @@ def _problems(map_: Map, kind: Kind) -> Iterator[str]:
             fits = f"coalesce({name} between 0 and {LARGEST}, false)"
         problem = Value(f"{name}: {where} {_no(name)}")
         yield f"case when said_{name} is not null and not ({fits}) then {problem} end"
-    for name in REQUIRED[kind]:
+    has_id = ("record_id",) if "record_id" in map_.columns else ()
+    for name in (*REQUIRED[kind], *has_id):
         if name not in map_.columns:
             yield str(Value(f"{name}: no column is mapped to it"))
         else:

@@ -31,6 +31,13 @@ _PLAIN_ID = re.compile(r"[\w.:-]{1,100}")
 """Ids are the gateway's or the caller's: what is no plain one is not quoted."""
 
 
+class FilesEntry(GatewayEntry):
+    """A gateway whose log is files."""
+
+    path: Annotated[Text, AfterValidator(_files.check)]
+    """A glob of files on disk or in an object store, `{date:%Y-%m-%d}` where a name says the day."""
+
+
 class LogEntry(GatewayEntry):
     """A gateway: exactly one of the two says where its log is."""
 
