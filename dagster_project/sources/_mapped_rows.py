@@ -41,6 +41,8 @@ class Shape:
     """Columns of the log that it needs beside those that the map names."""
     makes: tuple[str, ...] = ()
     """Columns that the map names and the log does not have."""
+    requires: tuple[str, ...] | None = None
+    """Columns that every generation of the log has; if it is not said, all that the map names alone."""
     counts: Mapping[str, str] = field(default_factory=dict)
     """SQL of what is true of rows that are worth counting, by the name of the count."""
     skips: str = "false"
@@ -49,7 +51,11 @@ class Shape:
     @property
     def flags(self) -> Mapping[str, str]:
         """SQL of everything that is told of a row beside its record."""
-        return {"is_skipped": self.skips, **{f"counted_{name}": sql for name, sql in self.counts.items()}}
+        return {
+            "is_skipped": self.skips,
+            **{f"counted_{name}": sql for name, sql in self.counts.items()},
+            **{f"has_{name}": f"{_quoted(name)} is not null" for name in self.requires or ()},
+        }
 
 
 AS_LOGGED = Shape()
@@ -64,8 +70,9 @@ def columns_read(map_: Map, shape: Shape = AS_LOGGED) -> list[str]:
 
 def columns_required(map_: Map, shape: Shape = AS_LOGGED) -> list[str]:
     """Those that a table has to have: what is named alone, and not within another column."""
-    alone = [names[0] for names in _sources(map_) if len(names) == 1 and "." not in names[0]]
-    return [name for name in alone if name not in shape.makes]
+    if shape.requires is not None:
+        return list(shape.requires)
+    return [names[0] for names in _sources(map_) if len(names) == 1 and "." not in names[0]]
 
 
 def _sources(map_: Map) -> Iterator[Sequence[str]]:
@@ -110,6 +117,24 @@ select
   {", ".join(shape.flags)},
   {", ".join(f"{sql} as {name}" for name, sql in record.items())}
 from ({_tags.tagged(rows, _tag_pairs(map_), aliases)})"""
+
+
+def newest(record_id: str, *versions: str) -> str:
+    """SQL, for `qualify`, of whether a row is the last version of its record."""
+    last_first = ", ".join(f"{version} desc nulls last" for version in versions)
+    ranked = f"row_number() over (partition by {record_id} order by {last_first}, file)"
+    return f"({record_id} is null or {ranked} = 1)"
+
+
+def missing(rows: duckdb.DuckDBPyRelation, shape: Shape) -> list[str]:
+    """The required columns that no row has, if a call succeeded: a log in JSON has no header to ask."""
+    has = "".join(f", bool_or(has_{name})" for name in shape.requires or ())
+    succeeded, *found = rows.aggregate(f"count(*) filter (status = 'ok'){has}").fetchall()[0]
+    return [
+        f"no row has a `{name}`: is this the log that was meant?"
+        for name, is_found in zip(shape.requires or (), found, strict=True)
+        if succeeded and not is_found
+    ]
 
 
 def problems(rows: duckdb.DuckDBPyRelation) -> list[str]:

@@ -109,5 +109,5 @@ def parse(
         {kind: records},
         dict(zip(counted, logged.aggregate(told).fetchall()[0], strict=True)),
         _files.days_without_files(entry.path, days, files) if entry.path else (),
-        problems=_mapped_rows.problems(rows),
+        problems=[*_mapped_rows.missing(rows, shape), *_mapped_rows.problems(rows)],
     )

@@ -29,3 +29,12 @@ WHO_BILLS: Mapping[str, str] = {
     "workers-ai": "cloudflare",
 }
 """By the gateway's name in lower case; a name that is not here bills under itself."""
+
+KNOWN = frozenset(
+    {
+        *WHO_BILLS,
+        *WHO_BILLS.values(),
+        *("anthropic", "cerebras", "cohere", "deepseek", "groq", "openai", "openrouter"),
+    }
+)
+"""Names that mean somebody wherever they stand."""
