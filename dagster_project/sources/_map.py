@@ -91,8 +91,6 @@ class Column(Strict):
     """The same for every row."""
     words: Mapping[str, str] = {}
     """What the table's words mean, whatever their case."""
-    otherwise: str | None = None
-    """What a word means that nobody said the meaning of; without it, such a word is a problem."""
     times: Decimal = Field(default=Decimal(1), gt=0, max_digits=21, decimal_places=12)
     """What a number is multiplied by, exactly: 1000 for thousands of tokens, 0.01 for cents."""
 

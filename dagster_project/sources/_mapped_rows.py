@@ -222,8 +222,6 @@ def _read(name: str, column: Column, time: Time) -> str:
     said = f"said_{name}"
     words = {**WORDS.get(name, {}), **{word.lower(): meant for word, meant in column.words.items()}}
     meant = f"map([{_texts(words)}], [{_texts(words.values())}])[lower({said})]" if words else "null::varchar"
-    if column.otherwise is not None:
-        meant = f"case when {said} is not null then coalesce({meant}, {Value(column.otherwise)}) end"
     if name in WORDS:
         return f"coalesce({meant}, {_HTTP.format(said)})" if name == "status" else f"{meant}::{_type(name)}"
     match _type(name):
@@ -277,11 +275,8 @@ def _problems(map_: Map, kind: Kind) -> Iterator[str]:
             fits = f"coalesce({name} between 0 and {LARGEST}, false)"
         problem = Value(f"{name}: {where} {_no(name)}")
         yield f"case when said_{name} is not null and not ({fits}) then {problem} end"
-    has_id = ("record_id",) if "record_id" in map_.columns else ()
-    for name in (*REQUIRED[kind], *has_id):
-        if name not in map_.columns:
-            yield str(Value(f"{name}: no column is mapped to it"))
-        else:
+    for name in (*REQUIRED[kind], "record_id"):
+        if name in map_.columns:
             where = ", ".join(f"`{one}`" for one in map_.columns[name].column or ())
             yield f"case when said_{name} is null then {Value(f'{name}: {where} is empty')} end"
 

@@ -98,7 +98,7 @@ select
 from (
   select
     *,
-    try(from_json(team_ids, '["VARCHAR"]')) as several,
+    from_json(try_cast(team_ids as json), '["VARCHAR"]') as several,
     coalesce(token_usage, '') <> '' or coalesce(total_tokens, '0') <> '0' as is_measured
   from logged
 )""",

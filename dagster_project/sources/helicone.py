@@ -91,7 +91,7 @@ select
   case
     when cost is null or response_status is not null then cost
     when status is not null and regexp_full_match(cost, '\\d{{1,20}}')
-      then (cost::decimal(20, 0) * 0.000000001)::varchar
+      then (try_cast(cost as decimal(20, 0)) * 0.000000001)::varchar
     else concat(cost, ' of what?')
   end as cost_in_usd
 from logged

@@ -92,7 +92,7 @@ SHAPE = Shape(
 select
   *,
   said -> plugin as block,
-  try(request::json) as asked,
+  try_cast(request as json) as asked,
   asked ->> 'id' || '-' || plugin as call,
   case when asked ->> 'uri' is not null then {_operations.of_path("(asked ->> 'uri')")} end as operation
 from (
@@ -101,7 +101,7 @@ from (
     list_filter(json_keys(said), lambda name: json_type((said -> name) -> 'meta') = 'OBJECT'
       or json_type((said -> name) -> 'usage') = 'OBJECT') as plugins,
     unnest(case when len(plugins) > 0 then plugins else [null] end) as plugin
-  from (select *, try(ai::json) as said from logged)
+  from (select *, try_cast(ai as json) as said from logged)
 )""",
     reads=("ai",),
     makes=("call", "block", "operation"),

@@ -91,7 +91,7 @@ SHAPE = Shape(
     query=f"""
 select
   *,
-  try(from_json(usage_details, '"MAP(VARCHAR, BIGINT)"')) as usage,
+  from_json(try_cast(usage_details as json), '"MAP(VARCHAR, BIGINT)"') as usage,
   list_filter(map_entries(usage), lambda u: u.key <> 'total') as used
 from (select *, coalesce(nullif(id, ''), span_id) as observation from logged)
 qualify {newest("observation", _VERSION, "tags is not null")}""",
