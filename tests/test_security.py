@@ -70,6 +70,7 @@ def test_every_field_that_holds_a_secret_is_a_reference_to_the_environment():
     assert found == {
         "anthropic.api_key": {settings.Secret},
         "bifrost.database_url": {settings.SecretReference},
+        "cloudflare.api_key": {settings.SecretReference},
         "litellm.database_url": {settings.SecretReference},
         "llmgateway.database_url": {settings.SecretReference},
         "majordomo.database_url": {settings.SecretReference},

@@ -29,7 +29,7 @@ from dagster_project.sources._who_bills import WHO_BILLS
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags", "reported cost")
-READS = f"the rows of `logs` {_mapped_tables.FILES}, or that table in PostgreSQL"
+READS = f"dumps of `logs` (of SQLite, too) {_mapped_tables.FILES}, or that table in PostgreSQL"
 RESTATES_DAYS = 3
 KEEPS_RAW = False
 

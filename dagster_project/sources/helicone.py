@@ -31,7 +31,7 @@ from dagster_project.sources._who_bills import WHO_BILLS
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags", "reported cost")
-READS = f"rows of `request_response_rmt` or of `@helicone/export` {_mapped_tables.FILES}"
+READS = f"dumps of ClickHouse's `request_response_rmt`, or `@helicone/export`, {_mapped_tables.FILES}"
 RESTATES_DAYS = 3
 KEEPS_RAW = False
 

@@ -32,7 +32,7 @@ from dagster_project.sources._request_log import FilesEntry
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags", "reported cost")
-READS = f"observations of its blob storage export or of its ClickHouse tables {_mapped_tables.FILES}"
+READS = f"its blob storage export, or dumps of its tables in ClickHouse, {_mapped_tables.FILES}"
 RESTATES_DAYS = 3
 KEEPS_RAW = False
 

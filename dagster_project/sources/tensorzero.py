@@ -36,15 +36,14 @@ from dagster_project.sources._who_bills import KNOWN, WHO_BILLS
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags", "reported cost")
-READS = (
-    f"model inferences with tags {_mapped_tables.FILES}, or its tables in PostgreSQL (`?schema=tensorzero`)"
-)
+READS = f"model inferences with tags (of ClickHouse, too) {_mapped_tables.FILES}, or its tables in PostgreSQL"
 RESTATES_DAYS = 3
 KEEPS_RAW = False
 
 
 class Entry(LogEntry):
-    """A TensorZero gateway. A route's `deployment` is the name of the provider in its configuration."""
+    """A TensorZero gateway; `?schema=tensorzero` ends its `database_url`. A route's `deployment` is the name of
+    the provider in its configuration."""
 
 
 MAP = Map.model_validate(
