@@ -46,7 +46,8 @@ class Shape:
     counts: Mapping[str, str] = field(default_factory=dict)
     """SQL of what is true of rows that are worth counting, by the name of the count."""
     skips: str = "false"
-    """SQL of rows that are no calls: nothing of them is read, and how many they are is told."""
+    """SQL of rows that are no calls: nothing of them is read, and how many they are is told. In it, the text
+    that the map reads a column from is `said_<column>`."""
 
     @property
     def flags(self) -> Mapping[str, str]:

@@ -62,15 +62,11 @@ class Entry(FilesEntry, Map):
         return self.over(MAP)
 
 
-def _shape(map_: Map) -> Shape:
-    model, tokens = ("model", "input_tokens")
-    names = [name for column in (model, tokens) for name in map_.columns[column].column or ()]
-    said = ", ".join(f'"{name}"' for name in names)
-    return Shape(
-        query="select file, nullif(columns(* exclude file), '-') from logged",
-        requires=("start_time",),
-        skips=f"coalesce({said}) is null",
-    )
+SHAPE = Shape(
+    query="select file, nullif(columns(* exclude file), '-') from logged",
+    requires=("start_time",),
+    skips="said_model is null and said_input_tokens is null",
+)
 
 
 def fetch(entry: Entry, days: Days, raw: Path) -> None:
@@ -80,4 +76,4 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Raises SourceError naming file and line of what is no line of the log."""
-    return _mapped_tables.parse(entry, entry.map, "request", days, raw, connection, _shape(entry.map))
+    return _mapped_tables.parse(entry, entry.map, "request", days, raw, connection, SHAPE)

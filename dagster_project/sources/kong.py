@@ -41,7 +41,7 @@ class Entry(FilesEntry):
 MAP = Map.model_validate(
     {
         "columns": {
-            "record_id": "call",
+            "record_id": "request_id_and_plugin",
             "trace_id": "request.id",
             "started_at": "started_at",
             "latency_ms": "latencies.request",
@@ -93,7 +93,7 @@ select
   *,
   said -> plugin as block,
   try_cast(request as json) as asked,
-  asked ->> 'id' || '-' || plugin as call,
+  asked ->> 'id' || '-' || plugin as request_id_and_plugin,
   case when asked ->> 'uri' is not null then {_operations.of_path("(asked ->> 'uri')")} end as operation
 from (
   select
@@ -104,7 +104,7 @@ from (
   from (select *, try_cast(ai as json) as said from logged)
 )""",
     reads=("ai",),
-    makes=("call", "block", "operation"),
+    makes=("request_id_and_plugin", "block", "operation"),
     requires=("started_at", "request", "ai"),
     skips="plugin is null",
 )

@@ -59,7 +59,7 @@ USAGE = {
 MAP = Map.model_validate(
     {
         "columns": {
-            "record_id": "observation",
+            "record_id": "id_or_span_id",
             "started_at": "start_time",
             "ended_at": "end_time",
             "model": "provided_model_name",
@@ -93,10 +93,10 @@ select
   *,
   from_json(try_cast(usage_details as json), '"MAP(VARCHAR, BIGINT)"') as usage,
   list_filter(map_entries(usage), lambda u: u.key <> 'total') as used
-from (select *, coalesce(nullif(id, ''), span_id) as observation from logged)
-qualify {newest("observation", _VERSION, "tags is not null")}""",
+from (select *, coalesce(nullif(id, ''), span_id) as id_or_span_id from logged)
+qualify {newest("id_or_span_id", _VERSION, "tags is not null")}""",
     reads=("id", "span_id", "is_deleted", "event_ts", "updated_at"),
-    makes=("observation",),
+    makes=("id_or_span_id",),
     requires=("start_time", "type", "provided_model_name", "usage_details"),
     counts={
         "usage_that_does_not_add_up": "usage['total'] <> list_sum(list_transform(used, lambda u: u.value))",

@@ -47,7 +47,7 @@ MAP = Map.model_validate(
     {
         "columns": {
             "record_id": "id",
-            "started_at": "asked_at",
+            "started_at": "created_at_less_duration",
             "ended_at": "created_at",
             "latency_ms": "duration",
             "ttft_ms": "time_to_first_token",
@@ -97,7 +97,8 @@ def _shape(entry: Entry) -> Shape:
         query=f"""
 select
   *,
-  (try_cast(created_at as timestamp) - to_milliseconds(try_cast(duration as bigint)))::varchar as asked_at,
+  (try_cast(created_at as timestamp) - to_milliseconds(try_cast(duration as bigint)))::varchar
+    as created_at_less_duration,
   case used_mode when 'api-keys' then used_provider when 'credits' then {billed} end as billed_by,
   coalesce(nullif(used_model_mapping, ''), regexp_replace(used_model, '^[^/]+/', '')) as model,
   case when {_YES.format("canceled")} then 'cancelled' when {_YES.format("has_error")} then 'error'
@@ -114,7 +115,7 @@ from logged""",
             "cache_write_tokens",
             "estimated_cost",
         ),
-        makes=("asked_at", "billed_by", "model", "outcome", "cache_write_rest"),
+        makes=("created_at_less_duration", "billed_by", "model", "outcome", "cache_write_rest"),
         requires=(
             "id",
             "created_at",

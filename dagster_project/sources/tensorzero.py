@@ -42,8 +42,8 @@ KEEPS_RAW = False
 
 
 class Entry(LogEntry):
-    """A TensorZero gateway; `?schema=tensorzero` ends its `database_url`. A route's `deployment` is the name of
-    the provider in its configuration."""
+    """A TensorZero gateway; its `database_url` ends in `?schema=tensorzero`. A route's `deployment` is the
+    name of the provider in its configuration."""
 
 
 MAP = Map.model_validate(
