@@ -69,13 +69,8 @@ def test_every_field_that_holds_a_secret_is_a_reference_to_the_environment():
                 found[f"{name}.{field}"] = kinds or {said.annotation}
     assert found == {
         "anthropic.api_key": {settings.Secret},
-        "bifrost.database_url": {settings.SecretReference},
-        "cloudflare.api_key": {settings.SecretReference},
         "litellm.database_url": {settings.SecretReference},
-        "llmgateway.database_url": {settings.SecretReference},
         "majordomo.database_url": {settings.SecretReference},
-        "mapped.database_url": {settings.SecretReference},
-        "tensorzero.database_url": {settings.SecretReference},
         "openai.api_key": {settings.Secret},
     }
 

@@ -103,7 +103,9 @@ class Api:
             response = self._get(endpoint, (*params, *position), where)
             if is_optional and number == 1 and response.status_code == httpx.codes.NOT_FOUND:
                 return
-            yield self._page(response, endpoint, (*params, *position), where)
+            if not response.is_success or _fault(response):
+                raise self._failure(response, where)
+            yield Page(endpoint, (*params, *position), _EMAIL.sub(r"\1null", response.text))
 
             answer = response.json()
             if not isinstance(answer.get("has_more"), bool):
@@ -117,15 +119,6 @@ class Api:
                 raise self._broken_list(f"`{field}` leads back to a page that was already read", where)
             sent.add(following)
             position = ((parameter, following),)
-
-    def page(self, endpoint: str, params: Params, where: str) -> Page:
-        """One answer, with e-mail addresses blanked. Raises SourceError."""
-        return self._page(self._get(endpoint, params, where), endpoint, params, where)
-
-    def _page(self, response: httpx.Response, endpoint: str, params: Params, where: str) -> Page:
-        if not response.is_success or _fault(response):
-            raise self._failure(response, where)
-        return Page(endpoint, params, _EMAIL.sub(r"\1null", response.text))
 
     def _get(self, endpoint: str, params: Params, where: str) -> httpx.Response:
         try:

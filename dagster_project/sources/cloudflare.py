@@ -159,7 +159,7 @@ def _logs(api: Api, source: str, endpoint: str, days: Days) -> Iterator[dict[str
 
 def _is_full(api: Api, source: str, gateway: str) -> bool:
     """Whether as many logs are stored as may be, and a further one is not saved."""
-    said = api.page(gateway, (), f"GET {gateway}").json().get("result") or {}
+    said = next(api.pages(gateway, ())).json().get("result") or {}
     limit, strategy = said.get("log_management"), said.get("log_management_strategy")
     _, stored = _page(api, source, f"{gateway}/logs", (("per_page", "1"),), f"GET {gateway}/logs")
     return limit is not None and strategy != "DELETE_OLDEST" and stored >= limit
@@ -167,7 +167,7 @@ def _is_full(api: Api, source: str, gateway: str) -> bool:
 
 def _page(api: Api, source: str, endpoint: str, params: Params, where: str) -> tuple[list[Any], int]:
     """The logs of a page, and how many there are on all of them."""
-    answer = api.page(endpoint, params, where).json()
+    answer = next(api.pages(endpoint, params)).json()  # its number is asked for: no answer says the next
     logs, total = answer.get("result"), (answer.get("result_info") or {}).get("total_count")
     if not isinstance(logs, list) or not isinstance(total, int):
         raise _broken(source, "the answer has no `result`, or no `result_info.total_count`", where)
