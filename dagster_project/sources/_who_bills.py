@@ -22,7 +22,7 @@ WHO_BILLS: Mapping[str, str] = {
     **dict.fromkeys(("amazon-bedrock", "aws-bedrock", "aws_bedrock", "bedrock", "sagemaker"), "aws"),
     **dict.fromkeys(("azure-ai", "azure-openai", "azure_openai"), "azure"),
     **dict.fromkeys(("mistral-ai", "mistralai"), "mistral"),
-    **dict.fromkeys(("together-ai", "together_ai", "togetherai"), "together"),
+    **dict.fromkeys(("together-ai", "together.ai", "together_ai", "togetherai"), "together"),
     **dict.fromkeys(("fireworks-ai", "fireworks_ai"), "fireworks"),
     **dict.fromkeys(("grok", "xai"), "x-ai"),
     "perplexity-ai": "perplexity",

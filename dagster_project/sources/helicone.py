@@ -12,7 +12,7 @@ Facts about the rows, read in its public source (the migrations, the store behin
 * `properties` are the `Helicone-Property-...` headers; `user_id` is a header, too: a claim, so it is a tag.
 
 ClickHouse is not asked itself: `select * except (request_body, response_body) from request_response_rmt
-final where ... into outfile 'day.parquet'`.
+where ... into outfile 'day.ndjson.gz' format JSONEachRow settings session_timezone = 'UTC'`.
 """
 
 from __future__ import annotations

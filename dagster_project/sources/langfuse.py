@@ -10,7 +10,7 @@ Facts about the rows, by its documentation (Blob storage export field reference)
   name that is not read here.
 * `total_cost` is in USD: what somebody sent, else Langfuse's own estimate.
 * Which provider answered is not said: let a route say it by the model. The project of the key is the team;
-  `user_id` is a claim, so it is a tag.
+  `user_id` is a claim, so it is a tag. The environment `default` is nobody's claim.
 * Windows of the export overlap, both kinds of it together repeat each row, and the tables are
   ReplacingMergeTrees: of several rows of an observation the last version counts, none if that is deleted.
   Of equally old ones it is the one that has the trace's tags (the legacy export has not).
@@ -90,7 +90,7 @@ _VERSION = "try_cast(coalesce(event_ts, updated_at) as timestamp)"
 SHAPE = Shape(
     query=f"""
 select
-  *,
+  * replace (nullif(environment, 'default') as environment),
   from_json(try_cast(usage_details as json), '"MAP(VARCHAR, BIGINT)"') as usage,
   list_filter(map_entries(usage), lambda u: u.key <> 'total') as used
 from (select *, coalesce(nullif(id, ''), span_id) as id_or_span_id from logged)
