@@ -209,7 +209,8 @@ def test_cache_writes_of_llmgateway_count_once(tmp_path: Path) -> None:
     row = next(row for row in rows_of("llmgateway") if row["cache_write_tokens"])
     whole = row | {"id": "whole", "cache_write5m_tokens": None, "cache_write1h_tokens": None}
     more = row | {"id": "more", "cache_write_tokens": "399"}
-    found = pulled("llmgateway", tmp_path, [row, whole, more])
+    some = row | {"id": "some", "cache_write_tokens": "some"}
+    found = pulled("llmgateway", tmp_path, [row, whole, more, some])
     meters = ("cache_write_5m_tokens", "cache_write_1h_tokens", "cache_write_other_tokens", "input_tokens")
     assert [tuple(row[name] for name in meters) for row in found.rows] == [
         ("", "", "400", "10"),

@@ -103,7 +103,8 @@ select
   coalesce(nullif(used_model_mapping, ''), regexp_replace(used_model, '^[^/]+/', '')) as model,
   case when {_YES.format("canceled")} then 'cancelled' when {_YES.format("has_error")} then 'error'
     else 'ok' end as outcome,
-  ({_WRITTEN.format("cache_write_tokens")} - {lifetimes})::varchar as cache_write_rest
+  coalesce(({_WRITTEN.format("cache_write_tokens")} - {lifetimes})::varchar, cache_write_tokens)
+    as cache_write_rest
 from logged""",
         reads=(
             "used_mode",
