@@ -229,10 +229,10 @@ def _read(name: str, column: Column, time: Time) -> str:
         case "TIMESTAMP":
             return _instant(said, time)
         case "BIGINT" | "INTEGER" as kind:
-            number = f"({said}::decimal(38, 9) * {column.times})"
-            whole = f"try({number}::{kind})"
+            number = f"(try_cast({said} as decimal(27, 9)) * {column.times})"
+            whole = f"try_cast({number} as {kind})"
             # a latency may be a fraction; half a token is none
-            return whole if name.endswith("_ms") else f"case when try({number} % 1 = 0) then {whole} end"
+            return whole if name.endswith("_ms") else f"case when {number} % 1 = 0 then {whole} end"
         case kind if kind == MONEY:
             return f"try(({said}::{MONEY} * {column.times})::{MONEY})"
         case _:
