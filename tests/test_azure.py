@@ -420,7 +420,7 @@ def test_runs_that_cannot_be_read_whole_are_refused(tmp_path: Path, runs, told) 
 )
 def test_several_deliveries_of_a_period_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     written(tmp_path, dict.fromkeys(names, table(row())))
-    with pytest.raises(SourceError, match="2 (runs|deliveries) of one period"):
+    with pytest.raises(SourceError, match=r"2 (runs|deliveries) of one period"):
         Pulled(tmp_path / "raw", f"{tmp_path}/**/*.csv.gz")
 
 

@@ -6,6 +6,7 @@ A value that does not fit is a problem that is told; it never becomes null, 0 or
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import duckdb
 from duckdb import ConstantExpression as Value
@@ -31,14 +32,48 @@ from dagster_project.terminal import counted
 _COUNTS = {*(meter.column for meter in METERS), "reasoning_tokens", "context_tokens"}
 
 
-def columns_read(map_: Map) -> list[str]:
+@dataclass(frozen=True)
+class Shape:
+    """What becomes of a log's rows before a map says what they mean."""
+
+    query: str = "select * from logged"
+    """SQL of the rows, with `file`; every column that it reads and makes is text."""
+    reads: tuple[str, ...] = ()
+    """Columns of the log that it needs beside those that the map names."""
+    makes: tuple[str, ...] = ()
+    """Columns that the map names and the log does not have."""
+    requires: tuple[str, ...] | None = None
+    """Columns that every generation of the log has; if it is not said, all that the map names alone."""
+    counts: Mapping[str, str] = field(default_factory=dict)
+    """SQL of what is true of rows that are worth counting, by the name of the count."""
+    skips: str = "false"
+    """SQL of rows that are no calls: nothing of them is read, and how many they are is told. In it, the text
+    that the map reads a column from is `said_<column>`."""
+
+    @property
+    def flags(self) -> Mapping[str, str]:
+        """SQL of everything that is told of a row beside its record."""
+        return {
+            "is_skipped": self.skips,
+            **{f"counted_{name}": sql for name, sql in self.counts.items()},
+            **{f"has_{name}": f"{_quoted(name)} is not null" for name in self.requires or ()},
+        }
+
+
+AS_LOGGED = Shape()
+
+
+def columns_read(map_: Map, shape: Shape = AS_LOGGED) -> list[str]:
     """The table's columns that the map names, and those that may hold what it names within them."""
     named = [name for names in _sources(map_) for name in names]
-    return list(dict.fromkeys(piece for name in named for piece in (name, name.partition(".")[0])))
+    pieces = [piece for name in named for piece in (name, name.partition(".")[0])]
+    return [name for name in dict.fromkeys((*pieces, *shape.reads)) if name not in shape.makes]
 
 
-def columns_required(map_: Map) -> list[str]:
+def columns_required(map_: Map, shape: Shape = AS_LOGGED) -> list[str]:
     """Those that a table has to have: what is named alone, and not within another column."""
+    if shape.requires is not None:
+        return list(shape.requires)
     return [names[0] for names in _sources(map_) if len(names) == 1 and "." not in names[0]]
 
 
@@ -49,10 +84,15 @@ def _sources(map_: Map) -> Iterator[Sequence[str]]:
 
 
 def projection(
-    map_: Map, kind: Kind, source: str, routes: Sequence[Route], aliases: Mapping[str, str]
+    map_: Map,
+    kind: Kind,
+    source: str,
+    routes: Sequence[Route],
+    aliases: Mapping[str, str],
+    shape: Shape = AS_LOGGED,
 ) -> str:
     """The query of the rows of `logged`, whose columns are text, in the schema; with `file`, `problems` (a
-    list of texts, none of which holds a value) and `is_negative_remainder`.
+    list of texts, none of which holds a value), `is_negative_remainder`, and the `shape`'s flags.
     """
     mapped = map_.columns
     said = ", ".join(f"{_said(column)} as said_{name}" for name, column in mapped.items())
@@ -63,17 +103,40 @@ def projection(
             DEPLOYMENT: "VARCHAR",
         }.items()
     )
+    flags = ", ".join(f"coalesce({sql}, false) as {name}" for name, sql in shape.flags.items())
     rows = f"""
 select *, {read}, {_whole(map_)}
-from (select file, {said}, {", ".join(_tag_texts(map_)) or "null as no_tags"} from logged)"""
+from (
+  select file, {said}, {", ".join(_tag_texts(map_)) or "null as no_tags"}, {flags}
+  from ({shape.query})
+)"""
     record = _record(map_, kind, source, routes)
     return f"""
 select
   file,
   list_filter([{", ".join(_problems(map_, kind))}], lambda problem: problem is not null) as problems,
   coalesce(least(input_rest, output_rest) < 0, false) as is_negative_remainder,
+  {", ".join(shape.flags)},
   {", ".join(f"{sql} as {name}" for name, sql in record.items())}
 from ({_tags.tagged(rows, _tag_pairs(map_, aliases), aliases)})"""
+
+
+def newest(record_id: str, *versions: str) -> str:
+    """SQL, for `qualify`, of whether a row is the last version of its record."""
+    last_first = ", ".join(f"{version} desc nulls last" for version in versions)
+    ranked = f"row_number() over (partition by {record_id} order by {last_first}, file)"
+    return f"({record_id} is null or {ranked} = 1)"
+
+
+def missing(rows: duckdb.DuckDBPyRelation, shape: Shape) -> list[str]:
+    """The required columns that no row has, if a call succeeded: a log in JSON has no header to ask."""
+    has = "".join(f", bool_or(has_{name})" for name in shape.requires or ())
+    succeeded, *found = rows.aggregate(f"count(*) filter (status = 'ok'){has}").fetchall()[0]
+    return [
+        f"no row has a `{name}`: is this the log that was meant?"
+        for name, is_found in zip(shape.requires or (), found, strict=True)
+        if succeeded and not is_found
+    ]
 
 
 def problems(rows: duckdb.DuckDBPyRelation) -> list[str]:

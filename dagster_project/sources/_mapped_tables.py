@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -10,27 +11,41 @@ from dagster_project.days import Days
 from dagster_project.records import METERS, Kind
 from dagster_project.sources import Parsed, _exports, _files, _mapped_rows, _postgres, _tables
 from dagster_project.sources._map import Map
-from dagster_project.sources._request_log import LogEntry
+from dagster_project.sources._mapped_rows import AS_LOGGED, Shape
+from dagster_project.sources._request_log import FilesEntry, LogEntry
+
+FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, CSV, Parquet, gz, zst)"
+"""What a `path` may be, in Markdown."""
 
 
-def fetch(entry: LogEntry, map_: Map, table: str | None, days: Days, raw: Path) -> None:
+def fetch(
+    entry: LogEntry | FilesEntry,
+    map_: Map,
+    table: str | None,
+    days: Days,
+    raw: Path,
+    shape: Shape = AS_LOGGED,
+    rows_query: Callable[[_postgres.Table, Days], str] | None = None,
+) -> None:
     """Of files only the list; of the `table` in the entry's database the mapped columns of its rows, of those
-    days where the instants have a type that can be compared, else of all.
+    days where the instants have a type that can be compared, else of all. Another query, of one JSON text per
+    row, is `rows_query`.
 
     Raises SourceError when there is no file, or the table cannot be read.
     """
-    if entry.database_url is None or table is None:
+    if isinstance(entry, FilesEntry) or entry.database_url is None or table is None:
         _files.write_manifest(_files.find(entry.name, entry.path or "", days), raw)
         return
     rows = raw / "rows.ndjson.gz"
     with _postgres.table(entry.name, entry.database_url.value(entry.name), table) as opened:
-        opened.require(frozenset(_mapped_rows.columns_required(map_)))
-        opened.write_lines(_rows_query(map_, opened, days), rows)
+        opened.require(frozenset(_mapped_rows.columns_required(map_, shape)))
+        query = rows_query(opened, days) if rows_query else _rows_query(map_, shape, opened, days)
+        opened.write_lines(query, rows)
     _files.write_manifest({str(rows): rows.stat().st_size}, raw)
 
 
-def _rows_query(map_: Map, table: _postgres.Table, days: Days) -> str:
-    read = [name for name in _mapped_rows.columns_read(map_) if name in table.columns]
+def _rows_query(map_: Map, shape: Shape, table: _postgres.Table, days: Days) -> str:
+    read = [name for name in _mapped_rows.columns_read(map_, shape) if name in table.columns]
     ends = [
         column
         for name in ("ended_at", "started_at")
@@ -50,7 +65,13 @@ def _rows_query(map_: Map, table: _postgres.Table, days: Days) -> str:
 
 
 def parse(
-    entry: LogEntry, map_: Map, kind: Kind, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection
+    entry: LogEntry | FilesEntry,
+    map_: Map,
+    kind: Kind,
+    days: Days,
+    raw: Path,
+    connection: duckdb.DuckDBPyConnection,
+    shape: Shape = AS_LOGGED,
 ) -> Parsed:
     """Records of that kind; rows that are none are `problems`.
 
@@ -63,12 +84,13 @@ def parse(
         entry.name,
         connection,
         files,
-        _mapped_rows.columns_read(map_),
-        _mapped_rows.columns_required(map_),
-        _mapped_rows.projection(map_, kind, entry.name, entry.routes, entry.tag_aliases),
+        _mapped_rows.columns_read(map_, shape),
+        _mapped_rows.columns_required(map_, shape),
+        _mapped_rows.projection(map_, kind, entry.name, entry.routes, entry.tag_aliases, shape),
         staged,
     )
-    rows = connection.read_parquet(str(staged))
+    logged = connection.read_parquet(str(staged))
+    rows = logged.filter("not is_skipped")
     usable = rows.filter("problems = []")
     match kind:
         case "request":
@@ -77,10 +99,15 @@ def parse(
             records = _exports.summed(entry, "usage", usable, [meter.column for meter in METERS])
         case "charge":
             records = _exports.charges(entry, usable)
-    (negative,) = rows.aggregate("count(*) filter (is_negative_remainder)").fetchall()[0]
+    counted = {
+        "negative_remainders": "is_negative_remainder and not is_skipped",
+        **{name: f"counted_{name} and not is_skipped" for name in shape.counts},
+        **({"skipped_rows": "is_skipped"} if shape.skips != "false" else {}),
+    }
+    told = ", ".join(f"count(*) filter ({sql})" for sql in counted.values())
     return Parsed(
         {kind: records},
-        {"negative_remainders": negative},
+        dict(zip(counted, logged.aggregate(told).fetchall()[0], strict=True)),
         _files.days_without_files(entry.path, days, files) if entry.path else (),
-        problems=_mapped_rows.problems(rows),
+        problems=[*_mapped_rows.missing(rows, shape), *_mapped_rows.problems(rows)],
     )

@@ -23,7 +23,7 @@ from duckdb import ConstantExpression as Literal
 
 from dagster_project.days import Days
 from dagster_project.records import MONEY, Kind
-from dagster_project.sources import Parsed, _postgres, _routes, _tags
+from dagster_project.sources import Parsed, _operations, _postgres, _routes, _tags
 from dagster_project.sources._request_log import (
     FILES,
     LARGEST,
@@ -80,25 +80,6 @@ _PROVIDERS: Mapping[str, str] = {
 }
 """Majordomo's names of who serves, and who bills; a name that is not here bills under itself."""
 
-_OPERATIONS: Mapping[str, str] = {
-    "%/embeddings": "embedding",
-    "%:embedcontent": "embedding",
-    "%:batchembedcontents": "embedding",
-    "%/images/%": "image",
-    "%/audio/speech": "speech",
-    "%/audio/%": "transcription",
-    "%/moderations": "moderation",
-    "%/rerank": "rerank",
-    "%/completions": "chat",
-    "%/messages": "chat",
-    "%/responses": "chat",
-    "%:generatecontent": "chat",
-    "%:streamgeneratecontent": "chat",
-    "%/converse": "chat",
-    "%/converse-stream": "chat",
-}
-"""Ends of the paths that callers ask, without what follows a `?`; the first that fits."""
-
 _NOT_TAGS = ("trace-id", "trace_id", "session-id", "session_id", "tags")
 """Metadata that say which call it was and nothing of who made it, and a list of tags in one header."""
 
@@ -135,8 +116,6 @@ select row_to_json(line)::text as line from (
 
 
 def _projection(entry: Entry) -> str:
-    path = "lower(split_part(request_path, '?', 1))"
-    operations = " ".join(f"when {path} like '{end}' then '{what}'" for end, what in _OPERATIONS.items())
     named = f"""
 select
   * replace (nullif(nullif(model, ''), 'unknown') as model),
@@ -176,7 +155,7 @@ select
   majordomo_api_key_id as gateway_key_id,
   nullif(user_id, '') as gateway_user,
   tags,
-  case {operations} else 'other' end as operation,
+  {_operations.of_path("request_path")} as operation,
   model,
   {measured("input_tokens")} as context_tokens,
   {said_of_the_call("trace-id", "trace_id")} as trace_id,
