@@ -83,7 +83,7 @@ def ingest(
     accept_small_days: bool = False,
 ) -> Report:
     """Pull `days` of `source` and replace them in the lake. `instant` is that of the pull itself,
-    with its time zone. What is older than the `retention` is not kept. A tag with more than `tag_values`
+    with its time zone. Answers older than the `retention` are not kept. A tag with more than `tag_values`
     values on a day is not rolled up.
 
     Raises SourceError (the source could not be read, or finished days have far fewer rows than expected
@@ -100,6 +100,8 @@ def ingest(
         _refuse_problems(source.name, parsed.problems)
         known = pulled_days.read(lake.pulled_days(source.name))
         _refuse_to_forget(connection, source, parsed.days_without_files, known, lake)
+        if "request" in source.kinds:
+            _refuse_to_decide_by_halves(source.name, days, lake)
         counts = Counter(parsed.counts)
         finished: dict[Path, Path] = {}
         by_day: list[DayOfKind] = []
@@ -125,11 +127,6 @@ def ingest(
                     for key, values in rolled.crowded.items():
                         told = f"values of the tag `{key}`, too many to report by"
                         counts[told] = max(counts[told], values)
-                if kind == "request":
-                    first = retention.first_request_day(pulled_at.date())
-                    for day in files:
-                        if day < first:
-                            empty_records(connection, files[day])
         small = _small_days(connection, source.name, by_day, known, lake, pulled_at.date(), guards)
         if small and not accept_small_days:
             raise small_days.refused(source.name, days, small)
@@ -248,6 +245,28 @@ def _refuse_to_forget(
                     f"{lake.records(kind, source.name, day)} if the day is to be empty. "
                     "Nothing was replaced.",
                 )
+
+
+def _refuse_to_decide_by_halves(source: str, days: Days, lake: Lake) -> None:
+    """Of calls that several sources have logged, who speaks is decided by their records (`overlaps`)."""
+    for day in days:
+        places = lake.root.glob(f"records/request/*/{day}.parquet") if lake.set_aside(day).exists() else ()
+        for records in places:
+            other = records.parent.name
+            if other != source and has_rows(lake.rollup("request", other, day)) and not has_rows(records):
+                raise SourceError(
+                    source,
+                    "several sources have logged calls of this day, and the request records that tell which "
+                    f"are the same are forgotten (of `{other}`)",
+                    where=str(day),
+                    remedy=f"Pull this day of `{other}` first, or ask for later days; keep `request_days` "
+                    "longer than any source is pulled again. Nothing was replaced.",
+                )
+
+
+def has_rows(file: Path) -> bool:
+    """Whether a Parquet file is there and not empty."""
+    return file.exists() and pl.scan_parquet(file).head(1).collect().height > 0
 
 
 class connection_in:

@@ -8,10 +8,10 @@ For each such call one source speaks, decided once per UTC day, before dbt reads
                                                    key (what one of them does not know agrees with any) the
                                                    first in the list speaks for all calls of the day
 
-Where the ids of two such sources do meet for a model, a call whose id only the later source has is one that
-the first has not seen, and is kept. Sources that nobody declared and whose ids do not meet are taken to see
-different calls; `source_overlap` shows where they may not. Who stands first in sources.yaml, or in the list,
-speaks.
+Where all ids of such a source meet those of a later one for a model, a call whose id only the later one has
+is one that the first has not seen, and is kept. Sources that nobody declared and whose ids do not meet are
+taken to see different calls; `source_overlap` shows where they may not. Who stands first in sources.yaml, or
+in the list, speaks; a call that a gateway answered from its cache is nobody's, whoever else has logged it.
 
 What is kept of a source's day becomes a rollup of its own, `rollups/spoken`, which stands for that day's.
 """
@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -29,7 +30,7 @@ import duckdb
 import polars as pl
 
 from dagster_project import rollup
-from dagster_project.ingest import connection_in
+from dagster_project.ingest import connection_in, has_rows
 from dagster_project.lake import Lake, replace_file
 from dagster_project.settings import Settings
 
@@ -72,47 +73,69 @@ def _declared(configured: Settings) -> Iterator[tuple[str, str]]:
 
 
 def decide(lake: Lake, configured: Settings) -> None:
-    """Decide the days of which something has changed since they were decided.
-
-    A day whose request records were forgotten (`retention`) stays as it was decided.
+    """Decide the days of which something has changed since they were decided. Called with the lock
+    `warehouse`. A day stays as it was decided once request records of it, or of a day beside it, are
+    forgotten (`retention`).
     """
     ranked = precedence(lake, configured)
-    days = _days_of_several(lake, ranked)
-    decided = json.loads(lake.overlaps_decided.read_text()) if lake.overlaps_decided.exists() else {}
-    made_of = {str(day): _made_of(lake, ranked, configured, day) for day in days}
-    for day in days:
-        is_known = decided.get(str(day)) == made_of[str(day)] and lake.set_aside(day).exists()
-        if is_known or _is_forgotten(lake, ranked, day):
+    filled = _filled(lake, ranked)
+    made_of = {str(day): _made_of(lake, ranked, configured, day) for day in _days_of_several(filled)}
+    decided = _decided(lake)
+    for text, now in made_of.items():
+        day = date.fromisoformat(text)
+        is_settled = decided.get(text) == now or _is_forgotten(lake, filled, day)
+        if is_settled and lake.set_aside(day).exists():
             continue
         with lake.scratch() as scratch, connection_in(scratch) as connection:
             _decide(connection, lake, ranked, configured, day, scratch)
-    with lake.locked("warehouse"):
-        for file in (*lake.root.glob("rollups/spoken/*/*.parquet"), *lake.root.glob("set_aside/*.parquet")):
-            if file.stem != "none" and file.stem not in made_of:
-                file.unlink()
-        lake.overlaps_decided.parent.mkdir(parents=True, exist_ok=True)
-        lake.overlaps_decided.write_text(json.dumps(made_of), encoding="utf-8")
+    for file in (*lake.root.glob("rollups/spoken/*/*.parquet"), *lake.root.glob("set_aside/*.parquet")):
+        if file.stem != "none" and file.stem not in made_of:
+            file.unlink()
+    with lake.scratch() as scratch:
+        written = scratch / "overlaps.json"
+        written.write_text(json.dumps(made_of), encoding="utf-8")
+        replace_file(written, lake.overlaps_decided)
 
 
-def _days_of_several(lake: Lake, ranked: Sequence[str]) -> list[date]:
-    """The days that more than one source has requests of."""
-    if len(ranked) < 2:
-        return []
-    files = [
-        str(file) for name in ranked for file in (lake.root / "rollups" / "request" / name).glob("*.parquet")
-    ]
+def _decided(lake: Lake) -> dict[str, str]:
+    """What each day's decision was made of; none of a file that a full disk cut off."""
+    try:
+        return json.loads(lake.overlaps_decided.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _filled(lake: Lake, ranked: Sequence[str]) -> set[tuple[str, date]]:
+    """The sources' days that have requests; none where there is one source only."""
+    folders = [lake.root / "rollups" / "request" / name for name in ranked]
+    files = [str(file) for folder in folders for file in folder.glob("*.parquet")]
+    if len(ranked) < 2 or not files:
+        return set()
     with duckdb.connect() as connection:
         filled = connection.execute(
             "select file_name from parquet_file_metadata(?) where num_rows > 0", [files]
         ).fetchall()
-    days = [date.fromisoformat(Path(file).stem) for (file,) in filled]
-    return sorted({day for day in days if days.count(day) > 1})
+    places = [Path(file) for (file,) in filled]
+    return {(place.parent.name, date.fromisoformat(place.stem)) for place in places}
+
+
+def _days_of_several(filled: Collection[tuple[str, date]]) -> list[date]:
+    """The days that have requests of one source, and of another one that day or beside it."""
+    sources: defaultdict[date, set[str]] = defaultdict(set)
+    for name, day in filled:
+        sources[day].add(name)
+    return sorted(
+        day for day in sources if len(set().union(*(sources.get(one, set()) for one in _beside(day)))) > 1
+    )
+
+
+def _beside(day: date) -> list[date]:
+    """The day and its neighbours: clocks differ, and so does when a call ended."""
+    return [day + timedelta(days=n) for n in (-1, 0, 1)]
 
 
 def _records_near(lake: Lake, ranked: Sequence[str], day: date) -> list[Path]:
-    """The files of the day and its neighbours: clocks differ, and so does when a call ended."""
-    near = [day + timedelta(days=n) for n in (-1, 0, 1)]
-    files = [lake.records("request", name, one) for name in ranked for one in near]
+    files = [lake.records("request", name, one) for name in ranked for one in _beside(day)]
     return [file for file in files if file.exists()]
 
 
@@ -124,16 +147,11 @@ def _made_of(lake: Lake, ranked: Sequence[str], configured: Settings, day: date)
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def _is_forgotten(lake: Lake, ranked: Sequence[str], day: date) -> bool:
-    """Whether a rollup of the day has rows and its records have none."""
+def _is_forgotten(lake: Lake, filled: Collection[tuple[str, date]], day: date) -> bool:
+    """Whether a rollup of the day, or of one beside it, has rows and its records have none."""
     return any(
-        _has_rows(lake.rollup("request", name, day)) and not _has_rows(lake.records("request", name, day))
-        for name in ranked
+        not has_rows(lake.records("request", name, one)) for name, one in filled if one in _beside(day)
     )
-
-
-def _has_rows(file: Path) -> bool:
-    return file.exists() and pl.scan_parquet(file).head(1).collect().height > 0
 
 
 def _decide(
@@ -146,7 +164,7 @@ def _decide(
 ) -> None:
     _find_what_is_set_aside(connection, lake, ranked, configured, day)
     own = "usage_date, source, record_id"
-    summary = scratch / "set_aside.parquet"
+    summary = scratch / "set-aside.parquet"
     of_day = [str(file) for name in ranked if (file := lake.records("request", name, day)).exists()]
     connection.execute(
         f"""copy (
@@ -171,11 +189,9 @@ def _decide(
         with rollup.rolled_up(connection, [kept], configured.active_tags, configured.tag_values) as rows:
             connection.execute(f"copy ({rows.rows}) to '{rolled}' (format parquet, compression zstd)")
         finished[lake.spoken(source, day)] = rolled
-    with lake.locked("warehouse"):
-        for source in {*ranked} - {name for (name,) in losing}:
-            lake.spoken(source, day).unlink(missing_ok=True)
-        for place, file in finished.items():
-            replace_file(file, place)
+    lake.commit(finished, scratch)
+    for source in {*ranked} - {name for (name,) in losing}:
+        lake.spoken(source, day).unlink(missing_ok=True)
 
 
 def _find_what_is_set_aside(
@@ -183,6 +199,10 @@ def _find_what_is_set_aside(
 ) -> None:
     """Make the table `set_aside`: a row per record of the day that another source speaks for, and why."""
     who = ", ".join(WHO)
+
+    def same(one: str, other: str, names: Sequence[str] = WHO) -> str:
+        return " and ".join(f"{one}.{name} is not distinct from {other}.{name}" for name in names)
+
     agree = " and ".join(
         f"(mine.{name} is null or other.{name} is null or mine.{name} = other.{name})" for name in WHO[1:]
     )
@@ -193,40 +213,70 @@ def _find_what_is_set_aside(
 create temp table ranks as select * from (values {names}) as given (rank, source);
 create temp table declared as select * from (values {pairs}) as given (source, other);
 create temp table seen as
-  select ranks.rank, source, usage_date, record_id, {who}, model, request_id
+  select
+    ranks.rank, source, usage_date, record_id, {who}, model, request_id,
+    usage_date = date '{day}' and {rollup.IS_BILLABLE} as counts
   from read_parquet({near}) inner join ranks using (source)
-  where {rollup.IS_BILLABLE} and (usage_date = date '{day}' or request_id is not null);
+  where coalesce(is_cache_hit, false) and request_id is not null
+    or {rollup.IS_BILLABLE} and (usage_date = date '{day}' or request_id is not null);
 create temp table met as  -- who was first to log what several sources have logged
   select provider, request_id, min(rank) as first_rank
   from seen where request_id is not null
   group by all having count(distinct rank) > 1;
-create temp table units as select distinct rank, source, {who} from seen where usage_date = date '{day}';
-create temp table spoken_for as
-  select mine.rank, mine.source, {", ".join(f"mine.{name}" for name in WHO)}, min(other.rank) as speaker
-  from units as mine
-  inner join declared on mine.source = declared.source
-  inner join units as other on declared.other = other.source and other.rank < mine.rank
-    and mine.provider = other.provider and {agree}
-  group by all;
-create temp table comparable as  -- models of which the ids of a source and of one that speaks for it meet
-  select distinct seen.source, {", ".join(f"seen.{name}" for name in WHO)}, seen.model
-  from seen
-  inner join met using (provider, request_id)
-  inner join ranks on met.first_rank = ranks.rank
-  inner join declared on seen.source = declared.source and ranks.source = declared.other
-  where seen.usage_date = date '{day}' and met.first_rank < seen.rank;
+create temp table units as select distinct rank, source, {who} from seen where counts;
+create temp table spoken_for as select *, 0::bigint as speaker from units limit 0""")
+    for rank in range(1, len(ranked)):
+        # Who is spoken for itself does not speak: what it has seen is not counted.
+        connection.execute(f"""
+insert into spoken_for
+select mine.rank, mine.source, {", ".join(f"mine.{name}" for name in WHO)}, min(other.rank)
+from units as mine
+inner join declared on mine.source = declared.source
+inner join units as other on declared.other = other.source and other.rank < mine.rank
+  and mine.provider = other.provider and {agree}
+where mine.rank = {rank}
+  and not exists (
+    select 1 from spoken_for where spoken_for.rank = other.rank and {same("spoken_for", "other")}
+  )
+group by all""")
+    connection.execute(f"""
+create temp table met_pairs as  -- what a source calls the model of a call, and one that speaks for it
+  select distinct mine.source, {", ".join(f"mine.{name}" for name in WHO)}, mine.model,
+    other.source as other_source, other.model as other_model
+  from seen as mine
+  inner join seen as other on mine.provider = other.provider and mine.request_id = other.request_id
+    and other.rank < mine.rank
+  inner join declared on mine.source = declared.source and other.source = declared.other
+  where mine.counts;
+create temp table unmet as  -- models of which a later source has not the ids
+  select distinct mine.source, mine.provider, mine.model, declared.source as later
+  from seen as mine
+  inner join declared on mine.source = declared.other
+  where mine.counts and not exists (
+    select 1 from seen as other
+    where other.source = declared.source and other.provider = mine.provider
+      and other.request_id = mine.request_id
+  );
+create temp table comparable as
+  select source, {who}, model
+  from met_pairs
+  group by all
+  having not bool_or(exists (
+    select 1 from unmet
+    where unmet.source = other_source and unmet.later = met_pairs.source
+      and unmet.provider = met_pairs.provider and unmet.model is not distinct from other_model
+  ));
 create temp table set_aside as
   select mine.usage_date, mine.source, mine.record_id, speakers.source as spoken_by,
     case when met.first_rank < mine.rank then '{BY_ID}' else '{BY_DECLARATION}' end as reason
   from seen as mine
   left join met on mine.provider = met.provider and mine.request_id = met.request_id
-  left join spoken_for on mine.source = spoken_for.source
-    and {" and ".join(f"mine.{name} is not distinct from spoken_for.{name}" for name in WHO)}
+  left join spoken_for on mine.source = spoken_for.source and {same("mine", "spoken_for")}
   left join comparable on mine.source = comparable.source
-    and {" and ".join(f"mine.{name} is not distinct from comparable.{name}" for name in (*WHO, "model"))}
+    and {same("mine", "comparable", (*WHO, "model"))}
   inner join ranks as speakers
     on speakers.rank = case when met.first_rank < mine.rank then met.first_rank else spoken_for.speaker end
-  where mine.usage_date = date '{day}'
+  where mine.counts
     and (met.first_rank < mine.rank or mine.request_id is null or comparable.source is null)""")
 
 

@@ -7,10 +7,9 @@ values of one that has another on nearly every request: an id of a run, a text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -52,7 +51,7 @@ IS_BILLABLE = """(not coalesce(is_cache_hit, false)
 unless the gateway saw a cost (an answer cut off in the middle is billed)."""
 
 TOO_MANY = "(too many values)"
-"""The value of a tag on a day on which it has more values than are reported by."""
+"""The value of a tag on a day on which it has more values than are reported by, but for the most frequent."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def rolled_up(
     tag_values: int = settings.DEFAULT_TAG_VALUES,
 ) -> Iterator[Rolled]:
     """While it lasts, the rollup of the usage or request records in Parquet files, in an order that is always
-    the same. A tag with more than so many values on a day has the one value TOO_MANY.
+    the same. Of a tag with more than so many values on a day the most frequent stay, the rest is TOO_MANY.
 
     Columns: DIMENSIONS, `started_hour`, `tags`, `context_above_tokens` (the greatest of
     rates.CONTEXT_BANDS that the request's context exceeds, 0 below all, null where nobody knows),
@@ -81,51 +80,70 @@ def rolled_up(
     try:
         crowded = _crowded(connection, active_tags, tag_values)
         if crowded:
-            days = {key: list(of_days) for key, of_days in crowded.items()}
-            connection.execute(
-                f"create or replace temp table rolled as {_rolled(records, active_tags, days)}"
-            )
-        yield Rolled(_long(active_tags), {key: max(of_days.values()) for key, of_days in crowded.items()})
+            _keep_most_frequent(connection, active_tags, crowded, tag_values)
+            again = _rolled(records, active_tags, crowded)
+            connection.execute(f"create or replace temp table rolled as {again}")
+        yield Rolled(_long(active_tags), crowded)
     finally:
-        connection.execute("drop table rolled")
+        connection.execute("drop table rolled; drop table if exists kept_tags")
 
 
 def _crowded(
     connection: duckdb.DuckDBPyConnection, active_tags: Sequence[str], tag_values: int
-) -> dict[str, dict[date, int]]:
-    """The tags that have too many values, and how many on which days. Most rollups have fewer rows."""
+) -> dict[str, int]:
+    """The tags that have too many values on a day, and the most that they have. Most rollups are smaller."""
     (rows,) = connection.execute("select count(*) from rolled").fetchall()[0]
-    if rows <= tag_values:
+    if rows <= tag_values or not active_tags:
         return {}
-    counts = ", ".join(f"count(distinct tag_values[{n}])" for n in range(1, len(active_tags) + 1)) or "0"
-    found: dict[str, dict[date, int]] = {}
-    for day, *values in connection.execute(
-        f"select usage_date, {counts} from rolled group by all"
-    ).fetchall():
-        for key, count in zip(active_tags, values, strict=False):
-            if count > tag_values:
-                found.setdefault(key, {})[day] = count
-    return found
+    counts = ", ".join(f"count(distinct tag_values[{n}])" for n in range(1, len(active_tags) + 1))
+    most = ", ".join(f"max(columns[{n}])" for n in range(1, len(active_tags) + 1))
+    (found,) = connection.execute(
+        f"select {most} from (select [{counts}] as columns from rolled group by usage_date)"
+    ).fetchall()
+    return {key: count for key, count in zip(active_tags, found, strict=True) if count > tag_values}
 
 
-def _rolled(
-    records: Sequence[Path], active_tags: Sequence[str], crowded: Mapping[str, Sequence[date]] | None = None
-) -> str:
-    def value(key: str) -> str:
-        said = f"tags[{_text(key)}]"
-        if not crowded or key not in crowded:
-            return said
-        days = ", ".join(f"date '{day}'" for day in crowded[key])
-        return f"case when usage_date in ({days}) and {said} is not null then '{TOO_MANY}' else {said} end"
+def _keep_most_frequent(
+    connection: duckdb.DuckDBPyConnection,
+    active_tags: Sequence[str],
+    crowded: Collection[str],
+    tag_values: int,
+) -> None:
+    """Make the table `kept_tags`: of each crowded tag and day the values that most requests have."""
+    of_tags = [
+        f"select usage_date, {_text(key)} as key, tag_values[{active_tags.index(key) + 1}] as value, "
+        "coalesce(sum(requests), 0) as requests from rolled where value is not null group by all"
+        for key in crowded
+    ]
+    connection.execute(
+        f"create or replace temp table kept_tags as select usage_date, key, value "
+        f"from ({' union all '.join(of_tags)}) qualify {tag_values} >= "
+        "row_number() over (partition by usage_date, key order by requests desc, value)"
+    )
 
+
+def _rolled(records: Sequence[Path], active_tags: Sequence[str], crowded: Collection[str] = ()) -> str:
     # Grouping by a list of the active tags' values is three times as fast as by a filtered map.
-    values = ", ".join(map(value, active_tags))
+    kept = {key: f"kept_{n}" for n, key in enumerate(crowded)}
+    values = ", ".join(
+        f"case when tags[{_text(key)}] is not null then coalesce({kept[key]}.value, '{TOO_MANY}') end"
+        if key in kept
+        else f"tags[{_text(key)}]"
+        for key in active_tags
+    )
+    joined = "".join(
+        f"""
+left join kept_tags as {table} on {table}.key = {_text(key)} and {table}.usage_date = records.usage_date
+  and {table}.value = tags[{_text(key)}]"""
+        for key, table in kept.items()
+    )
     bands = " ".join(
         f"when context_tokens > {band} then {band}" for band in sorted(CONTEXT_BANDS, reverse=True)
     )
+    own = [f"records.{name}" for name in DIMENSIONS]
     return f"""
 select
-  {", ".join(DIMENSIONS)},
+  {", ".join(own)},
   date_trunc('hour', started_at) as started_hour,
   [{values}]::varchar[] as tag_values,
   case {bands} when context_tokens is not null then 0 end as context_above_tokens,
@@ -133,9 +151,9 @@ select
   {", ".join(f"sum({meter.column}) as {meter.column}" for meter in METERS)},
   list(other_meters) filter (cardinality(other_meters) > 0) as other_meters,
   sum(reported_cost) as reported_cost
-from read_parquet({[str(file) for file in records]})
+from read_parquet({[str(file) for file in records]}) as records{joined}
 group by all
-order by {", ".join(DIMENSIONS)}, started_hour, tag_values, context_above_tokens, is_billable"""
+order by {", ".join(own)}, started_hour, tag_values, context_above_tokens, is_billable"""
 
 
 def _long(active_tags: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ def of(source: Source, days: Days, lake: Lake, shown: int) -> Trial:
         for kind in source.kinds:
             typed = typed_relation(connection, parsed.records[kind], scratch / f"{kind}.parquet")
             records = typed.filter(wanted)
-            (rows[kind],) = records.aggregate("count(*)").fetchall()[0]
+            (rows[kind],) = records.aggregate("count(distinct {d: usage_date, i: record_id})").fetchall()[0]
             some = records.order("started_at, record_id").limit(shown)
             first[kind] = [
                 {

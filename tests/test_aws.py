@@ -165,6 +165,16 @@ def test_a_month_with_net_costs_has_its_discounts_inside(tmp_path: Path) -> None
     assert pulled.counts["discounts_inside_net_costs"] == 1
 
 
+def test_net_costs_of_one_payer_say_nothing_of_another(tmp_path: Path) -> None:
+    discount = {"line_item_line_item_type": "EdpDiscount", "line_item_unblended_cost": "-0.08"}
+    other = {"bill_payer_account_id": "999900001111"}
+    pulled = bill(tmp_path, {"line_item_net_unblended_cost": "0.72"}, other, {**other, **discount})
+    assert dict(pulled.ask("select account_id, sum(billed_cost) from charge group by all")) == {
+        ROW["bill_payer_account_id"]: Decimal("0.72"),
+        other["bill_payer_account_id"]: Decimal("0.72"),
+    }
+
+
 def test_a_bill_without_bedrock_has_no_line(tmp_path: Path) -> None:
     pulled = bill(tmp_path, {"line_item_product_code": "AmazonEC2", "line_item_unblended_cost": "not read"})
     assert (pulled.ask("from charge"), pulled.counts["rows_of_other_services"]) == ([], 1)

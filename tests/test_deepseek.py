@@ -82,6 +82,6 @@ def test_one_file_without_the_other_is_refused(tmp_path: Path) -> None:
     deepseek.fetch(entry, days, tmp_path)
     with (
         duckdb.connect() as engine,
-        pytest.raises(SourceError, match="no column wallet_type, cost, currency"),
+        pytest.raises(SourceError, match="no file of costs has a row"),
     ):
         deepseek.parse(entry, days, tmp_path, engine)

@@ -25,7 +25,8 @@ from werkzeug import Request, Response
 from dagster_project import sources
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.sources import Parsed, cloudflare
+from dagster_project.sources import Parsed, _conventions, cloudflare, modules
+from dagster_project.sources._who_bills import WHO_BILLS
 
 DAYS = Days(date(2026, 11, 20), date(2026, 11, 21))
 HUSH = "a prompt that nobody may read"
@@ -313,6 +314,20 @@ def from_api(folder: Path, server: HTTPServer) -> Pulled:
     return Pulled("cloudflare", folder / "raw", base_url=server.url_for("/"), **where)
 
 
+def test_a_provider_has_one_name_whoever_says_it() -> None:
+    """Else a request never meets its bill."""
+    bills = {module.Entry.provider for module in modules().values()} - {None}
+    assert {"openai", "xai", "together_ai", "fireworks_ai"} <= bills
+    for provider in bills:
+        assert WHO_BILLS.get(provider, provider) == provider
+        assert _conventions.PROVIDERS.get(provider, provider) == provider
+    assert {*WHO_BILLS.values(), *_conventions.PROVIDERS.values()} & {
+        "x-ai",
+        "together",
+        "fireworks",
+    } == set()
+
+
 def test_logs_from_cloudflares_api_are_what_they_are_in_files(
     gateway: Cloudflare, httpserver: HTTPServer, tmp_path: Path
 ) -> None:
@@ -325,6 +340,7 @@ def test_logs_from_cloudflares_api_are_what_they_are_in_files(
         ["2"],
         ["2"],
         ["3"],
+        ["1"],
         None,
         None,
     ]
@@ -335,7 +351,7 @@ def test_logs_from_cloudflares_api_are_what_they_are_in_files(
     ("said", "full"),
     [
         ({"log_management": 7}, 1),
-        ({"log_management": 7, "log_management_strategy": "DELETE_OLDEST"}, 0),
+        ({"log_management": 7, "log_management_strategy": "DELETE_OLDEST"}, 1),
         ({"log_management": None}, 0),
     ],
 )

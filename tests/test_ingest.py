@@ -259,20 +259,27 @@ def test_the_rollup_keeps_every_token_and_only_active_tags(books):
 def test_a_tag_with_too_many_values_on_a_day_is_told_and_not_rolled_up(books):
     for number in range(4):
         books.asked(MONDAY, "a", "k", "vk", output_tokens=1, tags={"team": "x", "customer": f"run {number}"})
+        books.asked(MONDAY, "a", "k", "vk", output_tokens=1, tags={"team": "x", "customer": "often"})
         books.asked(
             TUESDAY, "a", "k", "vk", output_tokens=1, tags={"team": "x", "customer": f"run {number % 3}"}
         )
     books.asked(MONDAY, "a", "k", "vk", output_tokens=1, tags={"team": "y"})
     source = hand_written("gateway", {"request": books.requests})
     report = ingest(source, Days(MONDAY, TUESDAY), books.lake, ACTIVE_TAGS, NOW, tag_values=3)
-    assert report.counts["values of the tag `customer`, too many to report by"] == 4
+    assert report.counts["values of the tag `customer`, too many to report by"] == 5
 
     def rolled(day: date) -> list[tuple]:
         file = books.lake.rollup("request", "gateway", day)
         return duckdb.sql(f"""select tags['team'], tags['customer'], quantity::int from read_parquet('{file}')
             where meter = 'output' order by all""").fetchall()
 
-    assert rolled(MONDAY) == [("x", "(too many values)", 4), ("y", None, 1)]
+    assert rolled(MONDAY) == [
+        ("x", "(too many values)", 2),
+        ("x", "often", 4),
+        ("x", "run 0", 1),
+        ("x", "run 1", 1),
+        ("y", None, 1),
+    ]
     assert rolled(TUESDAY) == [("x", "run 0", 2), ("x", "run 1", 1), ("x", "run 2", 1)]
 
 

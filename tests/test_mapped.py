@@ -136,6 +136,50 @@ def test_money_of_no_currency_is_no_money(tmp_path: Path) -> None:
     ]
 
 
+def test_calls_that_differ_in_their_tags_alone_are_as_many(tmp_path: Path) -> None:
+    for name, team in (("1.csv", "red"), ("2.csv", "blue")):
+        (tmp_path / name).write_text(f"ts,t\n2026-10-01T10:00:00Z,{team}\n", encoding="utf-8")
+    source = Source(entry(path=f"{tmp_path}/*.csv", tags={"columns": {"team": "t"}}), mapped)
+    assert ingest(source, DAY, Lake(tmp_path / "home"), (), DAY.end).rows("request") == 2
+
+
+@pytest.mark.parametrize("latency", [99999999999999999, 10**14, -86400000])
+def test_a_call_does_not_take_a_month_or_less_than_nothing(tmp_path: Path, latency: int) -> None:
+    text = f"ts,ms\n2026-10-01T10:00:00Z,{latency}\n2026-10-01T10:00:00Z,1.5\n"
+    with duckdb.connect() as engine:
+        found = parsed(tmp_path, text, engine, columns=REQUEST | {"latency_ms": "ms"})
+        assert found.records["request"].project("usage_date::varchar, latency_ms").fetchall() == [
+            ("2026-10-01", 2)
+        ]
+    assert [problem.partition(" (")[0] for problem in found.problems] == [
+        "latency_ms: `ms` is no whole number that could be one"
+    ]
+
+
+def test_a_bill_with_times_of_day_has_lines_of_days(tmp_path: Path) -> None:
+    columns = REQUEST | {
+        "charge_category": {"value": "usage"},
+        "billed_cost": {"column": "cost", "times": "1e3"},
+        "currency": {"value": "usd"},
+    }
+    text = "ts,cost\n2026-10-01T01:00Z,0.001\n2026-10-01T02:00Z,123456789.123456789\n"
+    with duckdb.connect() as engine:
+        lines = parsed(tmp_path, text, engine, records="charge", columns=columns).records["charge"]
+        assert lines.project("started_at::varchar, billed_cost::varchar").fetchall() == [
+            ("2026-10-01 00:00:00", "123456789124.456789000000")
+        ]
+
+
+def test_a_name_that_no_row_of_json_has_is_counted(tmp_path: Path) -> None:
+    file = tmp_path / "log.ndjson"
+    file.write_text('{"ts": "2026-10-01T10:00:00Z", "tokens": 5}\n', encoding="utf-8")
+    one = entry(path=str(file), columns=REQUEST | {"output_tokens": "tokens", "input_tokens": "tokns"})
+    mapped.fetch(one, DAY, tmp_path)
+    with duckdb.connect() as engine:
+        counts = mapped.parse(one, DAY, tmp_path, engine).counts
+    assert counts == {"negative_remainders": 0, "rows, none of which has `tokns`": 1}
+
+
 def test_usage_is_summed_by_what_it_agrees_in(tmp_path: Path) -> None:
     text = (
         "hour,key,model,in,cached,calls\n"
@@ -154,7 +198,7 @@ def test_usage_is_summed_by_what_it_agrees_in(tmp_path: Path) -> None:
         found = parsed(tmp_path, text, engine, records="usage", parts="beside", columns=columns)
         rows = found.records["usage"].order("started_at")
         assert rows.project("input_tokens, cache_read_tokens, requests, record_kind").fetchall() == [
-            (15, None, 3, "usage"),  # one row does not say what was cached
+            (15, 4, 3, "usage"),
             (1, 0, 1, "usage"),
         ]
 
@@ -175,6 +219,9 @@ def test_usage_is_summed_by_what_it_agrees_in(tmp_path: Path) -> None:
         ({"table": "t"}, "need each other"),
         ({"records": "charge"}, "billed_cost, currency, charge_category must be mapped"),
         ({"records": "usage", "columns": REQUEST | {"record_id": "id"}}, "a usage has no record_id"),
+        ({"records": "usage", "columns": REQUEST | {"billed_cost": "c"}}, "a usage has no billed_cost"),
+        ({"columns": REQUEST | {"billed_cost": "c"}}, "a request has no billed_cost"),
+        ({"columns": REQUEST | {"model": "file"}}, "a column of the name `file` cannot be read"),
     ],
 )
 def test_a_map_that_cannot_be_is_refused(said: dict[str, Any], problem: str) -> None:
@@ -185,7 +232,7 @@ def test_a_map_that_cannot_be_is_refused(said: dict[str, Any], problem: str) -> 
 def test_a_column_that_the_table_lacks_is_named(tmp_path: Path) -> None:
     with (
         duckdb.connect() as engine,
-        pytest.raises(SourceError, match=r"no column n\. The columns are ts, x\."),
+        pytest.raises(SourceError, match=r"no column n\. Is its first line"),
     ):
         parsed(tmp_path, "ts,x\n", engine, columns=REQUEST | {"output_tokens": "n"})
 

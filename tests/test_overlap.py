@@ -14,6 +14,7 @@ from conftest import ACTIVE_TAGS, UNGUARDED, WITHOUT_UNIT_TESTS, Books, dbt, han
 
 from dagster_project import overlaps, ownership, rates, settings, warehouse
 from dagster_project.days import Days
+from dagster_project.errors import SourceError
 from dagster_project.ingest import empty_records, ingest
 
 DAY = date(2026, 10, 5)
@@ -40,6 +41,10 @@ class Logs(Books):
         entries = {name: settings.Entry(name=name, **start) for name in self.logs}
         return settings.Settings(entries, ACTIVE_TAGS, guards=UNGUARDED, overlaps=tuple(map(tuple, declared)))
 
+    def pull(self, source: str) -> None:
+        one = hand_written(source, {"request": self.logs[source]})
+        ingest(one, Days(DAY, DAY), self.lake, ACTIVE_TAGS, DAYS.end)
+
     def pull_all(self) -> None:
         logs = [hand_written(name, {"request": rows}) for name, rows in self.logs.items()]
         for source in (hand_written("openai", {"charge": self.charges, "usage": self.usage}), *logs):
@@ -48,9 +53,13 @@ class Logs(Books):
     def left(self, *declared: Sequence[str]) -> dict[str, list[str]]:
         """The ids (or models) of the requests that count, by source; as dbt would read them."""
         configured = self.settings(*declared)
-        warehouse.prepare(self.lake, configured)
-        overlaps.decide(self.lake, configured)
+        self.decide(configured)
         return {name: self._left(name) for name in self.logs}
+
+    def decide(self, configured: settings.Settings) -> None:
+        warehouse.prepare(self.lake, configured)
+        with self.lake.locked("warehouse"):
+            overlaps.decide(self.lake, configured)
 
     def _left(self, source: str) -> list[str]:
         own = self.lake.spoken(source, DAY)
@@ -63,6 +72,15 @@ class Logs(Books):
             ).fetchall()
             for _ in range(count)
         ]
+
+    def billable(self, source: str) -> int:
+        file = self.lake.rollup("request", source, DAY)
+        return len(duckdb.sql(f"from read_parquet('{file}') where is_billable").fetchall())
+
+    def forget(self, source: str, day: date) -> None:
+        """As `retention` does."""
+        with duckdb.connect() as engine:
+            empty_records(engine, self.lake.records("request", source, day))
 
     def set_aside(self) -> list[tuple[Any, ...]]:
         file = self.lake.set_aside(DAY)
@@ -138,14 +156,69 @@ def test_where_ids_meet_what_only_the_later_source_has_is_kept(logs: Logs) -> No
     ]
 
 
-def test_three_sources_and_a_cache_hit(logs: Logs) -> None:
-    logs.logged("gateway", "r1", model="a", is_cache_hit=True)  # the provider never saw it
+def test_one_id_that_meets_does_not_tell_of_the_others(logs: Logs) -> None:
+    """A gateway may keep the ids of one kind of call and make up those of another, of the same model."""
+    for number in range(4):
+        logs.logged("gateway", f"own {number}", model="a")
+        logs.logged("trace", f"r{number}", model="a")
+    logs.logged("gateway", "r9", model="a")
+    logs.logged("trace", "r9", model="a")
+    logs.pull_all()
+    assert logs.left(["gateway", "trace"])["trace"] == []
+
+
+def test_who_is_spoken_for_does_not_speak(logs: Logs) -> None:
+    logs.logged("gateway", "x1", model="a")
+    logs.logged("trace", "r1", model="a", key=None)
+    logs.logged("provider_log", "p1", model="a")
+    logs.logged("provider_log", "p2", model="b", key="key_cron")
+    logs.pull_all()
+    assert logs.left(["gateway", "trace", "provider_log"]) == {
+        "gateway": ["a"],
+        "trace": [],
+        "provider_log": ["b"],
+    }
+
+
+def test_what_a_gateways_cache_answered_is_nobodys(logs: Logs) -> None:
+    logs.logged("gateway", "r1", model="a", is_cache_hit=True)
     logs.logged("trace", "r1", model="a")
-    logs.logged("provider_log", "r1", model="a")
     logs.logged("provider_log", "r2", model="b")
     logs.pull_all()
-    assert logs.left() == {"gateway": ["a"], "trace": ["a"], "provider_log": ["b"]}
-    assert logs.set_aside() == [("provider_log", "trace", "same request id", 1)]
+    assert logs.left() == {"gateway": ["a"], "trace": [], "provider_log": ["b"]}
+    assert logs.billable("gateway") == 0
+
+
+def test_a_call_at_midnight_is_one_where_nothing_else_was_logged(logs: Logs) -> None:
+    logs.logged("gateway", "r1", model="a", day=DAY - timedelta(days=1))
+    logs.logged("trace", "r1", model="a")
+    logs.pull_all()
+    assert logs.left()["trace"] == []
+
+
+def test_a_decision_that_was_cut_off_is_made_again(logs: Logs) -> None:
+    logs.logged("gateway", "r1", model="a")
+    logs.logged("trace", "r1", model="a")
+    logs.pull_all()
+    assert logs.left()["trace"] == []
+    logs.lake.overlaps_decided.write_text("")
+    assert logs.left()["trace"] == []
+
+
+def test_days_beside_forgotten_ones_stay_decided_and_are_not_pulled_by_halves(logs: Logs) -> None:
+    logs.logged("gateway", "r1", model="a", day=DAY - timedelta(days=1))
+    logs.logged("gateway", "r2", model="b")
+    logs.logged("trace", "r1", model="a")
+    logs.pull_all()
+    assert logs.left()["trace"] == []
+    logs.forget("gateway", DAY - timedelta(days=1))
+    assert logs.left()["trace"] == []
+    logs.forget("gateway", DAY)
+    with pytest.raises(SourceError, match="request records that tell which are the same are forgotten"):
+        logs.pull("trace")
+    assert logs.left()["trace"] == []
+    logs.pull("gateway")
+    assert logs.left()["trace"] == []
 
 
 def test_a_decision_follows_what_it_was_made_of_and_outlives_forgotten_records(logs: Logs) -> None:
@@ -157,11 +230,11 @@ def test_a_decision_follows_what_it_was_made_of_and_outlives_forgotten_records(l
     assert logs.left()["trace"] == []
     assert logs.lake.set_aside(DAY).stat().st_mtime_ns == made
 
-    with duckdb.connect() as engine:
-        empty_records(engine, logs.lake.records("request", "trace", DAY))
+    logs.forget("trace", DAY)
     assert logs.left()["trace"] == []
 
     logs.logs["gateway"] = []
+    logs.pull("trace")
     logs.pull_all()
     assert logs.left() == {"gateway": [], "trace": ["a"]}
     assert not logs.lake.set_aside(DAY).exists()
@@ -177,8 +250,7 @@ def test_money_is_divided_by_those_who_speak_and_the_rest_is_shown(logs: Logs) -
     logs.logged("elsewhere", "e1", virtual_key="vk_support")
     logs.pull_all()
     configured = logs.settings(["gateway", "trace"])
-    warehouse.prepare(logs.lake, configured)
-    overlaps.decide(logs.lake, configured)
+    logs.decide(configured)
     models = rates.resolve(warehouse.models_seen(logs.lake))
     teams = """
 teams: {search: {}, support: {}}

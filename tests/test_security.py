@@ -373,6 +373,7 @@ def test_the_last_days_are_counted_from_yesterday(books, today, left):
 def test_an_old_day_that_is_pulled_again_has_its_rollup_and_no_records(books):
     everything = others(books)
     pull(books, DAYS, FIVE)
+    retention.honour(books.lake, FIVE, TODAY)  # by the next build, which first decides whose calls they are
     assert requests(books) == dict.fromkeys(KEPT, 30)
     rollups = {file: said for file, said in everything.items() if "rollups" in file}
     assert {file: said for file, said in others(books).items() if "rollups" in file} == rollups

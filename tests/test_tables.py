@@ -101,7 +101,7 @@ def test_what_is_no_row_is_told_with_its_line_and_nothing_of_it(
 
 def test_what_cannot_be_a_table_is_told(tmp_path: Path) -> None:
     a_csv, damaged = write(tmp_path, "t.csv", "a,b\n1,2\n"), write(tmp_path, "t.parquet", b"PAR1 hush")
-    with pytest.raises(SourceError, match=r"t\.csv: there is no column c\. The columns are a, b\."):
+    with pytest.raises(SourceError, match=r"t\.csv: there is no column c\. Is its first line"):
         read(tmp_path, a_csv, required=("a", "c"))
     with pytest.raises(SourceError, match=r"t\.parquet: the file cannot be read to its end"):
         read(tmp_path, damaged)
@@ -110,6 +110,35 @@ def test_what_cannot_be_a_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"a,b\n" + os.urandom(999).hex().encode())[:-9])
     with pytest.raises(SourceError, match=r"cut\.csv\.gz"):
         read(tmp_path, "cut.csv.gz")
+
+
+@pytest.mark.parametrize("text", ["\n1,hush\n", f"{'hush' * 40_000},b\n1,2\n"])
+def test_a_first_line_that_is_no_header_is_told(tmp_path: Path, text: str) -> None:
+    name = write(tmp_path, "t.csv", text)
+    with pytest.raises(SourceError, match=r"t\.csv:1: the first line is no header") as told:
+        read(tmp_path, name)
+    assert "hush" not in str(told.value)
+
+
+def test_a_header_that_is_none_is_not_repeated(tmp_path: Path) -> None:
+    name = write(tmp_path, "t.csv", "sk-hush,tell me of my hush\n")
+    with pytest.raises(SourceError, match="no column a") as told:
+        read(tmp_path, name, required=("a",))
+    assert "hush" not in str(told.value)
+
+
+def test_each_file_has_to_have_what_is_required(tmp_path: Path) -> None:
+    write(tmp_path, "1.csv", "a,b\n1,2\n")
+    write(tmp_path, "2.csv", "b\n2\n")
+    with pytest.raises(SourceError, match=r"2\.csv: there is no column a"):
+        read(tmp_path, "1.csv", "2.csv", required=("a",))
+
+
+def test_types_of_one_file_do_not_round_those_of_another(tmp_path: Path) -> None:
+    exact = "123456789.123456789012"
+    duckdb.sql(f"copy (select {exact}::decimal(38, 12) as a, 'x' as file) to '{tmp_path}/1.parquet'")
+    duckdb.sql(f"copy (select 0.5::double as a) to '{tmp_path}/2.parquet'")
+    assert read(tmp_path, "1.parquet", "2.parquet") == [("0.5", None, None), (exact, None, None)]
 
 
 def test_a_table_that_grows_is_read_as_far_as_it_was_listed(tmp_path: Path) -> None:

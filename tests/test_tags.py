@@ -22,6 +22,21 @@ def tags(said: Any, how: str = "labels", **aliases: str) -> dict[str, str]:
     return found
 
 
+def test_an_object_with_a_key_twice_keeps_its_others() -> None:
+    column = """select '{"team": "a", "a/b~\\"c": "1", "team": "b", "env": "p"}'::json as said"""
+    with duckdb.connect() as engine:
+        query = f"select tags from ({_tags.tagged(column, [_tags.members('said')], {})})"
+        assert engine.sql(query).fetchall() == [({"team": "a", "a_b_c": "1", "environment": "p"},)]
+
+
+@pytest.mark.parametrize(
+    "keys", [("iamPrincipal/team", "resourceTags/team"), ("resourceTags/team", "iamPrincipal/team")]
+)
+def test_a_tag_of_two_origins_is_the_resources(keys: tuple[str, str]) -> None:
+    said = {key: key.partition("/")[0] for key in keys}
+    assert tags(said, "allocated") == {"team": "resourceTags"}
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

@@ -119,7 +119,8 @@ parse_dbt_project()
 def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     lake = Lake.of_environment()
     configured = sources.load_settings()
-    overlaps.decide(lake, configured)  # before what it goes by is forgotten
+    with lake.locked("warehouse"):
+        overlaps.decide(lake, configured)  # before what it goes by is forgotten
     forgotten = retention.honour(lake, configured.retention, datetime.now(UTC).date())
     if any(forgotten):
         context.log.info(
@@ -133,6 +134,7 @@ def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
     # A dbt that fails before it has results would be told by those of the run before.
     (target / "run_results.json").unlink(missing_ok=True)
     with warehouse.building(lake, whole=context.selected_asset_keys == set(dbt_build.keys)):
+        overlaps.decide(lake, configured)  # what was pulled since
         invocation = dbt.cli(
             # A log of every step of its own is a tenth of dbt's time; what it finds is in the run's events.
             ["--log-level-file", "none", "build", "--exclude-resource-type", "unit_test"],

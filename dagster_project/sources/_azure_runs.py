@@ -62,7 +62,7 @@ def fetch(entry: ExportEntry, dataset: str, days: Days, raw: Path) -> None:
     rows: dict[str, int] = {}
     newest = _newest(entry, dataset, days)
     for run in newest:
-        there = _files.find(entry.name, f"{glob.escape(run.folder)}/*", days) if run.files else {}
+        there = _files.find(entry.name, f"{_literally(run.folder)}/*", days) if run.files else {}
         for name, (size, count) in run.files.items():
             file = f"{run.folder}/{name}"
             if file not in there or size not in (None, there[file]):
@@ -82,6 +82,11 @@ def fetch(entry: ExportEntry, dataset: str, days: Days, raw: Path) -> None:
     _files.write_manifest(files, raw)
     periods = [(str(run.first), str(run.last)) for run in newest]
     (raw / RUNS).write_text(json.dumps({"periods": periods, "rows": rows}), encoding="utf-8")
+
+
+def _literally(folder: str) -> str:
+    """A pattern of just this folder: neither glob nor date."""
+    return glob.escape(folder).replace("{", "{{").replace("}", "}}")
 
 
 def _newest(entry: ExportEntry, dataset: str, days: Days) -> list[_Run]:
@@ -105,8 +110,9 @@ def _newest(entry: ExportEntry, dataset: str, days: Days) -> list[_Run]:
             f"the export is of {runs[0].dataset}, not of {dataset}",
             "Say which with `dataset`; FOCUS exports are for sources of the type `focus`.",
         )
-    by_period = {run.first: run for run in sorted(runs, key=lambda run: (run.submitted_at, run.manifest))}
-    newest = [by_period[first] for first in sorted(by_period)]
+    by_submission = sorted(runs, key=lambda run: (run.submitted_at, run.manifest))
+    by_period = {(run.first, run.last): run for run in by_submission}
+    newest = [by_period[period] for period in sorted(by_period)]
     for run, after in pairwise(newest):
         if after.first <= run.last:
             raise refused(

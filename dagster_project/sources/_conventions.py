@@ -184,6 +184,10 @@ PROVIDERS: Mapping[str, str] = {
     "mistral_ai": "mistral",
     "mistralai": "mistral",
     "x_ai": "xai",
+    "x-ai": "xai",
+    "together": "together_ai",
+    "togetherai": "together_ai",
+    "fireworks": "fireworks_ai",
     "ibm.watsonx.ai": "ibm",
 }
 """Names of who serves, and who bills; a name that is not here bills under itself."""

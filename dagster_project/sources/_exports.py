@@ -38,7 +38,7 @@ _DELIVERY = re.compile(
     r"(?P<period>.*/(BILLING_PERIOD=\d{4}-\d\d|\d{8}-\d{8}))/(?P<delivery>(.*/)?)[^/]+", re.IGNORECASE
 )
 _BEGINS_WITH_ITS_TIME = re.compile(r"\d{4}-?\d\d-?\d\d[T\d]")
-_TOKENS = re.compile(r"(?P<number>\d*)(?P<thousands>[KM]?) ?tokens?", re.IGNORECASE)
+_TOKENS = re.compile(r"(?P<number>[1-9]\d{0,8})?(?P<thousands>[KM]?) ?tokens?", re.IGNORECASE)
 
 
 class ExportEntry(settings.Entry):
@@ -133,15 +133,19 @@ def charges(entry: settings.Entry, rows: duckdb.DuckDBPyRelation) -> duckdb.Duck
 
     A quantity or list cost that one row of a line does not say is not said of the line.
     """
-    of_days = rows.project("*, usage_date::timestamp as started_at, started_at + interval 1 day as ended_at")
+    said = ", ".join(name for name in rows.columns if name not in ("started_at", "ended_at"))
+    of_days = rows.project(
+        f"{said}, usage_date::timestamp as started_at, usage_date::timestamp + interval 1 day as ended_at"
+    )
     return summed(entry, "charge", of_days, ("quantity", "billed_cost", "list_cost"))
 
 
 def summed(
     entry: settings.Entry, kind: Kind, rows: duckdb.DuckDBPyRelation, measures: Collection[str]
 ) -> duckdb.DuckDBPyRelation:
-    """One record for all `rows` that agree in everything but names and the `measures`, which are summed; null
-    where one of them is. Its id is made of what they agree in.
+    """One record for all `rows` that agree in everything but names and the `measures`, which are summed. Its
+    id is made of what they agree in. A line of a bill does not say what one of its rows does not say; in a
+    usage report, a row without a meter has used none of it.
     """
     there = [column.name for column in COLUMNS if column.name in rows.columns]
     if "tags" in there:  # a map has no order, and the next delivery may have another
@@ -150,7 +154,9 @@ def summed(
     said = [name for name in there if name not in {*measures, *names, *_DERIVED}]
     coordinates = ", ".join(f"{Literal(name)}: {name}" for name in said)
     combined = [f"max({name}) as {name}" for name in names] + [
-        f"case when count({name}) = count(*) then sum({name}) end as {name}"
+        f"sum({name}) as {name}"
+        if kind == "usage"
+        else f"case when count({name}) = count(*) then sum({name}) end as {name}"
         for name in measures
         if name in there
     ]

@@ -156,6 +156,8 @@ class Map(Strict):
     @field_validator("columns")
     @classmethod
     def _known(cls, columns: Mapping[str, Column]) -> Mapping[str, Column]:
+        if any(name == "file" for column in columns.values() for name in column.column or ()):
+            raise ValueError("a column of the name `file` cannot be read; give it another one")
         free = [column.name for column in COLUMNS if column.name not in OF_THE_LAKE]
         if unknown := sorted(columns.keys() - {*free, DEPLOYMENT}):
             raise ValueError(f"there is no column {', '.join(unknown)} to map; those are {', '.join(free)}")

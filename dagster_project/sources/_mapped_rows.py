@@ -29,6 +29,9 @@ from dagster_project.sources._map import (
 from dagster_project.sources._request_log import LARGEST, LOGGED
 from dagster_project.terminal import counted
 
+LONGEST_MS = 7 * 24 * 60 * 60 * 1000
+"""Of a call: a batch may take a day."""
+
 _COUNTS = {*(meter.column for meter in METERS), "reasoning_tokens", "context_tokens"}
 
 
@@ -56,7 +59,6 @@ class Shape:
         return {
             "is_skipped": self.skips,
             **{f"counted_{name}": sql for name, sql in self.counts.items()},
-            **{f"has_{name}": f"{_quoted(name)} is not null" for name in self.requires or ()},
         }
 
 
@@ -103,7 +105,9 @@ def projection(
             DEPLOYMENT: "VARCHAR",
         }.items()
     )
-    flags = ", ".join(f"coalesce({sql}, false) as {name}" for name, sql in shape.flags.items())
+    has = {f"has_{n}": f"{_quoted(name)} is not null" for n, name in enumerate(columns_required(map_, shape))}
+    told = {**shape.flags, **has}
+    flags = ", ".join(f"coalesce({sql}, false) as {name}" for name, sql in told.items())
     rows = f"""
 select *, {read}, {_whole(map_)}
 from (
@@ -116,7 +120,7 @@ select
   file,
   list_filter([{", ".join(_problems(map_, kind))}], lambda problem: problem is not null) as problems,
   coalesce(least(input_rest, output_rest) < 0, false) as is_negative_remainder,
-  {", ".join(shape.flags)},
+  {", ".join(told)},
   {", ".join(f"{sql} as {name}" for name, sql in record.items())}
 from ({_tags.tagged(rows, _tag_pairs(map_, aliases), aliases)})"""
 
@@ -128,15 +132,12 @@ def newest(record_id: str, *versions: str) -> str:
     return f"({record_id} is null or {ranked} = 1)"
 
 
-def missing(rows: duckdb.DuckDBPyRelation, shape: Shape) -> list[str]:
-    """The required columns that no row has, if a call succeeded: a log in JSON has no header to ask."""
-    has = "".join(f", bool_or(has_{name})" for name in shape.requires or ())
-    succeeded, *found = rows.aggregate(f"count(*) filter (status = 'ok'){has}").fetchall()[0]
-    return [
-        f"no row has a `{name}`: is this the log that was meant?"
-        for name, is_found in zip(shape.requires or (), found, strict=True)
-        if succeeded and not is_found
-    ]
+def never_said(rows: duckdb.DuckDBPyRelation, map_: Map, shape: Shape) -> list[str]:
+    """The required columns that no row says, if a call succeeded: a log in JSON has no header to ask."""
+    required = columns_required(map_, shape)
+    has = "".join(f", bool_or(has_{n})" for n in range(len(required)))
+    succeeded, *found = rows.aggregate(f"count(*) filter (coalesce(status, 'ok') = 'ok'){has}").fetchall()[0]
+    return [name for name, is_found in zip(required, found, strict=True) if succeeded and not is_found]
 
 
 def problems(rows: duckdb.DuckDBPyRelation) -> list[str]:
@@ -167,7 +168,9 @@ def _record(map_: Map, kind: Kind, source: str, routes: Sequence[Route]) -> dict
     identity = _routes.identity(routes, provider="provider", model="model", deployments=(DEPLOYMENT,))
     ids = {name: f"coalesce({sql}, {name})" for name, sql in identity.items() if name != "provider"}
     if "record_id" not in map_.columns:
-        row = f"md5(to_json([{', '.join(f'said_{name}' for name in map_.columns)}])::varchar)"
+        said = [f"said_{name}" for name in map_.columns]
+        tags = [f"tag_text_{n}::varchar" for n in range(len(_tag_texts(map_)))]
+        row = f"md5(to_json([{', '.join([*said, *tags])}])::varchar)"
         # Rows that agree in all are as many calls; the same file again under another name is none.
         record["record_id"] = f"concat({row}, '-', row_number() over (partition by file, {row}))"
     return (
@@ -175,12 +178,16 @@ def _record(map_: Map, kind: Kind, source: str, routes: Sequence[Route]) -> dict
         | ids
         | {
             "provider": identity["provider"],
-            "ended_at": "coalesce(ended_at, started_at + to_milliseconds(latency_ms))",
-            "usage_date": "coalesce(ended_at, started_at + to_milliseconds(latency_ms), started_at)::date",
+            "ended_at": _ENDED,
+            "usage_date": f"coalesce({_ENDED}, started_at)::date",
             "context_tokens": "context_tokens",
             "requests": "coalesce(requests, 1)",
         }
     )
+
+
+_ENDED = f"""coalesce(ended_at,
+    case when latency_ms between 0 and {LONGEST_MS} then started_at + to_milliseconds(latency_ms) end)"""
 
 
 def _whole(map_: Map) -> str:
@@ -231,12 +238,12 @@ def _read(name: str, column: Column, time: Time) -> str:
         case "TIMESTAMP":
             return _instant(said, time)
         case "BIGINT" | "INTEGER" as kind:
-            number = f"(try_cast({said} as decimal(27, 9)) * {column.times})"
+            number = f"(try_cast({said} as decimal(27, 9)) * {column.times:f})"
             whole = f"try_cast({number} as {kind})"
             # a latency may be a fraction; half a token is none
             return whole if name.endswith("_ms") else f"case when {number} % 1 = 0 then {whole} end"
         case kind if kind == MONEY:
-            return exact(said, str(column.times))
+            return exact(said, f"{column.times:f}")
         case _:
             text = f"coalesce({meant}, {said})"
             return {"provider": f"lower({text})", "currency": f"upper({text})"}.get(name, text)
@@ -276,6 +283,8 @@ def _problems(map_: Map, kind: Kind) -> Iterator[str]:
             fits = f"coalesce({name} between {LOGGED[0]} and {LOGGED[1]}, false)"
         elif name == "currency":
             fits = "coalesce(regexp_full_match(currency, '[A-Z]{3}'), false)"
+        elif name in ("latency_ms", "ttft_ms"):
+            fits = f"coalesce({name} between 0 and {LONGEST_MS}, false)"
         elif name in _COUNTS or name == "reported_cost":
             fits = f"coalesce({name} between 0 and {LARGEST}, false)"
         problem = Value(f"{name}: {where} {_no(name)}")

@@ -18,6 +18,10 @@ FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, CSV, Parquet,
 """What a `path` may be, in Markdown."""
 
 
+_USED = (*(meter.column for meter in METERS), "reasoning_tokens", "context_tokens", "reported_cost")
+"""What rows of a usage report add up."""
+
+
 def fetch(
     entry: LogEntry | FilesEntry,
     map_: Map,
@@ -96,7 +100,7 @@ def parse(
         case "request":
             records = _files.completed(usable)
         case "usage":
-            records = _exports.summed(entry, "usage", usable, [meter.column for meter in METERS])
+            records = _exports.summed(entry, "usage", usable, _USED)
         case "charge":
             records = _exports.charges(entry, usable)
     counted = {
@@ -104,10 +108,17 @@ def parse(
         **{name: f"counted_{name} and not is_skipped" for name in shape.counts},
         **({"skipped_rows": "is_skipped"} if shape.skips != "false" else {}),
     }
+    problems = _mapped_rows.problems(rows)
+    never_said = _mapped_rows.never_said(rows, map_, shape)
+    unsaid = {}
+    if shape.requires is None:  # what a small log does not say may be optional: nobody but its owner knows
+        unsaid = {f"rows, none of which has `{name}`": rows.shape[0] for name in never_said}
+    else:
+        problems += [f"no row has a `{name}`: is this the log that was meant?" for name in never_said]
     told = ", ".join(f"count(*) filter ({sql})" for sql in counted.values())
     return Parsed(
         {kind: records},
-        dict(zip(counted, logged.aggregate(told).fetchall()[0], strict=True)),
+        dict(zip(counted, logged.aggregate(told).fetchall()[0], strict=True)) | unsaid,
         _files.days_without_files(entry.path, days, files) if entry.path else (),
-        problems=[*_mapped_rows.missing(rows, shape), *_mapped_rows.problems(rows)],
+        problems=problems,
     )

@@ -11,8 +11,9 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 from duckdb import ConstantExpression as Literal
@@ -35,8 +36,8 @@ def extract(
     """Write what the query `projection` says of the table `logged` to the Parquet file `target`.
 
     `logged` has `file` and the `columns` of the files, as text; null where a file has no such column.
-    Raises SourceError for files of several forms, for a table without one of the `required` columns, and
-    with file and line for what is no row of it.
+    Raises SourceError for files of several forms, for a CSV or Parquet file without one of the `required`
+    columns (what a JSON file does not have, is null), and with file and line for what is no row of it.
     """
     forms = {_form(file) for file in files}
     if len(forms) > 1:
@@ -53,23 +54,49 @@ def extract(
             texts = ", ".join(f"nullif({_name(name)} ->> '$', '') as {_name(name)}" for name in columns)
             records = _files.read_json(dict.fromkeys(columns, "JSON"), longest)
             return f"select file, {texts} from {records}", [names]
-        table, parameters = _csv(connection, names, longest) if form == "csv" else (_PARQUET, [names])
-        held = _types(connection, table, parameters)
-        missing = [name for name in required if name.lower() not in held]
-        if missing and held.keys() != {"file"}:
-            raise SourceError(
-                source,
-                f"there is no column {', '.join(missing)}",
-                where=min(files),
-                remedy=f"The columns are {', '.join(sorted(held.keys() - {'file'}))}.",
+        parts = list((_csv if form == "csv" else _parquet)(source, connection, names, longest))
+        for part in parts:
+            if missing := [name for name in required if name.lower() not in part.types]:
+                raise SourceError(
+                    source,
+                    f"there is no column {', '.join(missing)}",
+                    where=part.files[0],
+                    remedy="Is its first line the header, and is it the table that was meant? "
+                    "Nothing was taken from any file.",
+                )
+        if not parts:  # files without so much as a header
+            return (
+                f"select null as file, {', '.join(f'null as {_name(name)}' for name in columns)} limit 0",
+                [],
             )
-        texts = ", ".join(f"{_as_text(name, held.get(name.lower()))} as {_name(name)}" for name in columns)
-        return f"select file, {texts} from ({table})", parameters
+        texts = (", ".join(part.text(name) for name in columns) for part in parts)
+        return " union all ".join(
+            f"select {_name(_FILE)} as file, {text} from {part.table}"
+            for part, text in zip(parts, texts, strict=True)
+        ), [part.files for part in parts]
 
     _files.copy_rows(source, connection, files, rows, projection, target, are_json=form == "json")
 
 
-_PARQUET = "select * from read_parquet(?, filename = 'file', union_by_name = true, binary_as_string = true)"
+_FILE = "file of the row"
+"""No column is called so."""
+
+
+class _Part(NamedTuple):
+    """Files with the same columns: SQL of their rows, and the columns' types by name in lower case."""
+
+    files: list[str]
+    table: str
+    types: Mapping[str, str]
+
+    def text(self, name: str) -> str:
+        """SQL of a column as text."""
+        kind = self.types.get(name.lower())
+        if kind is None:
+            return f"null::varchar as {_name(name)}"
+        nested = kind.endswith("]") or kind.startswith(("MAP", "STRUCT"))
+        text = f"to_json({_name(name)})::varchar" if nested else f"nullif({_name(name)}::varchar, '')"
+        return f"{text} as {_name(name)}"
 
 
 def _form(file: str) -> str:
@@ -77,22 +104,23 @@ def _form(file: str) -> str:
     return found[1] if found else "json"
 
 
-def _types(connection: duckdb.DuckDBPyConnection, rows: str, parameters: list[list[str]]) -> dict[str, str]:
-    described = connection.execute(f"describe {rows}", parameters).fetchall()
-    return {name.lower(): kind for name, kind, *_ in described}
-
-
-def _as_text(name: str, kind: str | None) -> str:
-    if kind is None:
-        return "null::varchar"
-    nested = kind.endswith("]") or kind.startswith(("MAP", "STRUCT"))
-    return f"to_json({_name(name)})::varchar" if nested else f"nullif({_name(name)}::varchar, '')"
+def _parquet(
+    _source: str, connection: duckdb.DuckDBPyConnection, files: list[str], _longest: int
+) -> Iterator[_Part]:
+    """Each file's own types, since together the engine would make all of them the least exact."""
+    table = f"read_parquet(?, filename = {Literal(_FILE)}, binary_as_string = true)"
+    alike: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
+    for file in files:
+        described = connection.execute(f"describe select * from {table}", [[file]]).fetchall()
+        alike[tuple((name.lower(), kind) for name, kind, *_ in described)].append(file)
+    for types, same in alike.items():
+        yield _Part(same, table, dict(types))
 
 
 def _csv(
-    connection: duckdb.DuckDBPyConnection, files: list[str], longest: int
-) -> tuple[str, list[list[str]]]:
-    """Rows of CSV files by the names in their headers.
+    source: str, connection: duckdb.DuckDBPyConnection, files: list[str], longest: int
+) -> Iterator[_Part]:
+    """Rows by the names in the headers.
 
     The engine's own guess of the dialect takes a first row that does not fit for another header and skips
     what stands before it, so each file's header is read first; those with the same one are read together.
@@ -105,19 +133,27 @@ def _csv(
             f"select line from read_csv(?, {line}, strict_mode = false) limit 1", [file]
         ).fetchone()
         if found:
-            delimiter = max(DELIMITERS, key=found[0].count)
-            (header,) = csv.reader([found[0]], delimiter=delimiter)
-            alike[delimiter, tuple(_told_apart(header))].append(file)
-    tables = []
-    for delimiter, header in alike:
+            alike[_header(source, file, found[0] or "")].append(file)
+    for (delimiter, header), same in alike.items():
         columns = ", ".join(f"{Literal(name)}: 'VARCHAR'" for name in header)
-        tables.append(
-            f"select * from read_csv(?, {read}, header = true, delim = {Literal(delimiter)}, quote = '\"', "
-            f"escape = '\"', columns = {{{columns}}}, filename = 'file', strict_mode = true)"
+        yield _Part(
+            same,
+            f"read_csv(?, {read}, header = true, delim = {Literal(delimiter)}, quote = '\"', escape = '\"', "
+            f"columns = {{{columns}}}, filename = {Literal(_FILE)}, strict_mode = true)",
+            {name.lower(): "VARCHAR" for name in header},
         )
-    if not tables:  # files without so much as a header
-        return "select null::varchar as file limit 0", []
-    return " union all by name ".join(tables), list(alike.values())
+
+
+def _header(source: str, file: str, line: str) -> tuple[str, tuple[str, ...]]:
+    """The delimiter and the names in the first line of a file."""
+    delimiter = max(DELIMITERS, key=line.count)
+    try:
+        names = next(csv.reader([line], delimiter=delimiter), None)
+    except csv.Error:
+        names = None
+    if not names:
+        raise SourceError(source, "the first line is no header", where=f"{file}:1", remedy=_files.REMEDY)
+    return delimiter, tuple(_told_apart(names))
 
 
 def _told_apart(header: Iterable[str]) -> list[str]:
@@ -126,7 +162,7 @@ def _told_apart(header: Iterable[str]) -> list[str]:
     for number, raw in enumerate(header):
         name = raw.strip()
         known = {other.lower() for other in names}
-        names.append(name if name and name.lower() not in {*known, "file"} else f"column {number} {name}")
+        names.append(name if name and name.lower() not in known else f"column {number} {name}")
     return names
 
 

@@ -85,7 +85,10 @@ def allocated(said: str) -> str:
     own (`aws:createdBy`) are nobody's claim.
     """
     wanted = _pairs(said, lambda key: f"not regexp_matches({key}, '{_ORIGIN}aws[:_]', 'i')")
-    return f"""list_transform({wanted}, lambda pair: {{
+    # A map has no order, and the same tag may be of several origins: of a resource before of who called.
+    ranked = f"""list_sort(list_transform({wanted}, lambda pair: {{
+    'is_of_the_caller': regexp_matches(pair.key, '^iam', 'i'), 'key': pair.key, 'value': pair.value}}))"""
+    return f"""list_transform({ranked}, lambda pair: {{
     'key': regexp_replace(pair.key, '{_ORIGIN}(user[:_])?', '', 'i'), 'value': pair.value}})"""
 
 
@@ -128,8 +131,13 @@ def _split(texts: str) -> str:
 def _pairs(said: str, wanted: Callable[[str], str]) -> str:
     # Making a map of an object costs ten times what listing its keys does, and few have a wanted one.
     found = f"len(list_filter(json_keys({said}), lambda key: {wanted('key')}))"
+    # No map is made of an object that has a key twice: of such the first of each is taken.
+    pointer = "'/' || replace(replace(key, '~', '~0'), '/', '~1')"
+    one_by_one = f"""list_transform(list_distinct(json_keys({said})), lambda key: {{
+      'key': key, 'value': {said} ->> ({pointer})}})"""
     return f"""case when {found} > 0 then list_filter(
-    map_entries(from_json({said}, '"MAP(VARCHAR, VARCHAR)"')),
+    case when len(json_keys({said})) = len(list_distinct(json_keys({said})))
+      then map_entries(from_json({said}, '"MAP(VARCHAR, VARCHAR)"')) else {one_by_one} end,
     lambda pair: left(pair.value, 1) not in ('{{', '[') and {wanted("pair.key")}) end"""
 
 

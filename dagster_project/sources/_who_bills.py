@@ -22,9 +22,9 @@ WHO_BILLS: Mapping[str, str] = {
     **dict.fromkeys(("amazon-bedrock", "aws-bedrock", "aws_bedrock", "bedrock", "sagemaker"), "aws"),
     **dict.fromkeys(("azure-ai", "azure-openai", "azure_openai"), "azure"),
     **dict.fromkeys(("mistral-ai", "mistralai"), "mistral"),
-    **dict.fromkeys(("together-ai", "together.ai", "together_ai", "togetherai"), "together"),
-    **dict.fromkeys(("fireworks-ai", "fireworks_ai"), "fireworks"),
-    **dict.fromkeys(("grok", "xai"), "x-ai"),
+    **dict.fromkeys(("together", "together-ai", "together.ai", "togetherai"), "together_ai"),
+    **dict.fromkeys(("fireworks", "fireworks-ai"), "fireworks_ai"),
+    **dict.fromkeys(("grok", "x-ai", "x_ai"), "xai"),
     "perplexity-ai": "perplexity",
     "workers-ai": "cloudflare",
 }

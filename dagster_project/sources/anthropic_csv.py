@@ -50,7 +50,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     return Parsed({"charge": charges}, {"unparsed_line_items": _line_items.unparsed(charges)}, gone)
 
 
-_SEPARATOR = " | "
+_SEPARATOR = "\x1f"
 _SAID = ("model", "usage_type", "speed", "context_window", "cost_type", "token_type")
 """The columns that say what was counted, joined to one text."""
 

@@ -129,7 +129,9 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
             "tokens_each": pl.Int64,
         },
     )
-    lines = told.query("told", f"select {_LINE} from told window of_month as (partition by period)")
+    lines = told.query(
+        "told", f"select {_LINE} from told window of_month as (partition by account_id, period)"
+    )
     return Parsed(
         {"charge": _exports.charges(entry, lines.filter("not is_inside"))},
         {"rows_of_other_services": _exports.left_out(entry, raw, connection, _PRODUCTS, _OURS)}
@@ -193,7 +195,7 @@ select
   upper(line_item_currency_code) as currency,
 
   -- what the line is made of
-  bill_billing_period_start_date as period,
+  try_cast(bill_billing_period_start_date as timestamptz)::date as period,
   line_item_resource_id as resource,
   product_name as product,
   pricing_unit,

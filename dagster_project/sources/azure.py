@@ -158,7 +158,9 @@ select
   coalesce(try_strptime(day_said, '%m/%d/%Y'), try_cast(day_said as timestamp))::date as usage_date,
   upper(currency_said) as currency_code,
   {_exports.exact("cost_said")} as billed_cost,
-  regexp_extract(lower(UnitOfMeasure), '^(\\d+) ?([km]?)(?: tokens?)?$', ['number', 'thousands']) as unit,
+  regexp_extract(
+    lower(UnitOfMeasure), '^(\\d{{1,9}}) ?([km]?)(?: tokens?)?$', ['number', 'thousands']
+  ) as unit,
   try_cast(unit['number'] as bigint) * map {{'': 1, 'k': 1000, 'm': 1000000}}[unit['thousands']] as unit_size,
   '/subscriptions/' || lower(subscription) as in_subscription,
   in_subscription || '/resourcegroups/' || lower(resource_group) as in_group,
@@ -204,6 +206,8 @@ select
     when billed_cost is null then 'Cost'
     when not coalesce(regexp_full_match(currency_code, '[A-Z]{{3}}'), false) then 'BillingCurrency'
     when charge_category is null then 'ChargeType'
+    when quantity_said is not null and {_exports.exact("quantity_said")} is null then 'Quantity'
+    when PaygCostInBillingCurrency is not null and list_cost is null then 'PaygCostInBillingCurrency'
     when meter_said is null then 'MeterName'
   end as broken
 from ({_tags.tagged(known, [_tags.members("tags_said")], {})})"""

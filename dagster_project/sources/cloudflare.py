@@ -146,23 +146,28 @@ def _logs(api: Api, source: str, endpoint: str, days: Days) -> Iterator[dict[str
         ("order_by_direction", "asc"),
         ("per_page", str(PER_PAGE)),
     )
-    listed, number, total = 0, 0, 1
+    listed, number, total, oldest = 0, 0, 1, None
     while number * PER_PAGE < total:
         number += 1
         where = f"GET {endpoint} for {days}, page {number}"
         logs, total = _page(api, source, endpoint, (*asked, ("page", str(number))), where)
         listed += len(logs)
+        oldest = oldest or logs[:1]
         yield from logs
+    if number > 1 and _page(api, source, endpoint, (*asked, ("page", "1")), where)[0][:1] != oldest:
+        raise _broken(
+            source, "the gateway deleted logs while they were listed, so some were passed over", where
+        )
     if listed < total:
         raise _broken(source, f"the pages hold {listed} of {total} logs", where)
 
 
 def _is_full(api: Api, source: str, gateway: str) -> bool:
-    """Whether as many logs are stored as may be, and a further one is not saved."""
+    """Whether as many logs are stored as may be: a further one is not saved, or the oldest is deleted."""
     said = next(api.pages(gateway, ())).json().get("result") or {}
-    limit, strategy = said.get("log_management"), said.get("log_management_strategy")
+    limit = said.get("log_management")
     _, stored = _page(api, source, f"{gateway}/logs", (("per_page", "1"),), f"GET {gateway}/logs")
-    return limit is not None and strategy != "DELETE_OLDEST" and stored >= limit
+    return limit is not None and stored >= limit
 
 
 def _page(api: Api, source: str, endpoint: str, params: Params, where: str) -> tuple[list[Any], int]:

@@ -17,8 +17,10 @@ import duckdb
 from duckdb import ConstantExpression as Literal
 
 from dagster_project.days import Days
+from dagster_project.errors import SourceError
 from dagster_project.records import Kind
 from dagster_project.sources import Parsed, _downloads, _exports, _files
+from dagster_project.sources._request_log import LARGEST, unless_within
 
 KINDS: tuple[Kind, ...] = ("charge", "usage")
 TELLS = ("bill", "usage", "api key")
@@ -37,8 +39,9 @@ class Entry(_downloads.DownloadEntry):
     provider: ClassVar[str] = "deepseek"
 
 
-REQUIRED = ("user_id", "utc_date", "model", "api_key_name", "api_key", "type", "amount")
-REQUIRED_OF_COSTS = ("wallet_type", "cost", "currency")
+REQUIRED = ("user_id", "utc_date", "model")
+OF_AMOUNTS = ("api_key_name", "api_key", "type", "amount")
+OF_COSTS = ("wallet_type", "cost", "currency")
 
 _METERS: Mapping[str, str] = {
     "request_count": "requests",
@@ -51,9 +54,17 @@ _METERS: Mapping[str, str] = {
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Raises SourceError naming file and column of what is no row, and for a day that is in two files."""
-    columns = (*REQUIRED, *REQUIRED_OF_COSTS)
-    rows = _exports.stage(entry, raw, connection, columns, columns, _projection(entry))
+    columns = (*REQUIRED, *OF_AMOUNTS, *OF_COSTS)
+    rows = _exports.stage(entry, raw, connection, columns, REQUIRED, _projection(entry))
     costs, amounts = rows.filter("not is_amount"), rows.filter("is_amount")
+    if bool(costs.shape[0]) != bool(amounts.shape[0]):
+        lacking, columns = ("amounts", OF_AMOUNTS) if costs.shape[0] else ("costs", OF_COSTS)
+        raise SourceError(
+            entry.name,
+            f"no file of {lacking} has a row (of {', '.join(columns)})",
+            where=entry.path,
+            remedy="Put both files of the download where `path` finds them. Nothing was replaced.",
+        )
     for of_a_kind in (costs, amounts):
         _downloads.refuse_days_in_two_files(entry, of_a_kind)
     charges = _exports.charges(entry, costs)
@@ -66,12 +77,12 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
 
 
 def _usage(entry: Entry, amounts: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    who = "usage_date, provider, account_id, principal_id, model, api_key_id, api_key_name"
+    who = "usage_date, provider, account_id, principal_id, model, api_key_id"
     meters = ", ".join(
         f"sum(count) filter (type = '{said}')::bigint as {column}" for said, column in _METERS.items()
     )
     coordinates = ", ".join(f"{name}: {name}" for name in who.split(", "))
-    usage = amounts.aggregate(f"{who}, {meters}", who).project(
+    usage = amounts.aggregate(f"{who}, max(api_key_name) as api_key_name, {meters}", who).project(
         f"*, md5(to_json({{{coordinates}}})::varchar) as record_id, 'usage' as record_kind, "
         f"{Literal(entry.name)} as source, 'chat' as operation, "
         "usage_date::timestamp as started_at, usage_date::timestamp + interval 1 day as ended_at"
@@ -100,7 +111,8 @@ select
   case
     when usage_date is null then 'utc_date'
     when model is null then 'model'
-    when is_amount and (count is null or count < 0 or count <> try_cast(amount as double)) then 'amount'
+    when is_amount and {unless_within("count", 0, LARGEST)} then 'amount'
+    when is_amount and count <> try_cast(amount as decimal(38, 9)) then 'amount'
     when not is_amount and billed_cost is null then 'cost'
     when not is_amount and not coalesce(regexp_full_match(upper(logged.currency), '[A-Z]{{3}}'), false)
       then 'currency'

@@ -106,7 +106,7 @@ _PROVIDERS: Mapping[str, str] = {
     "microsoft_corporation": "azure",
     "mistral_ai": "mistral",
     "openai_llc": "openai",
-    "together_ai": "together",
+    "together": "together_ai",
 }
 """Names of providers, in lower_snake_case, and their ids; one that is not here is its own."""
 

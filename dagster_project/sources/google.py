@@ -161,7 +161,8 @@ select
   coalesce({_said("location", "region")}, {_said("location", "location")}) as region,
   charge_category,
   coalesce(credit, sku_said) as line_item,
-  case when is_measured then {_exports.exact(_said("usage", "amount"))} end as quantity,
+  {_said("usage", "amount")} as usage_amount_said,
+  case when is_measured then {_exports.exact("usage_amount_said")} end as quantity,
   {_said("usage", "unit")} as quantity_unit,
   billed_cost,
   case when credit is null then {_exports.exact("cost_at_list")} end as list_cost,
@@ -172,6 +173,8 @@ select
     when sku_said is null then 'sku.description'
     when billing_account_id is null then 'billing_account_id'
     when usage_date is null then 'usage_start_time'
+    when usage_amount_said is not null and {_exports.exact("usage_amount_said")} is null then 'usage.amount'
+    when cost_at_list is not null and {_exports.exact("cost_at_list")} is null then 'cost_at_list'
     when billed_cost is null and credit is not null then 'credits'
     when billed_cost is null then 'cost'
     when not coalesce(regexp_full_match(currency, '[A-Z]{{3}}'), false) then 'currency'

@@ -24,14 +24,14 @@ that is mapped, else one made of all that is. Only what is mapped is ever read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import duckdb
 from pydantic import Field, model_validator
 
 from dagster_project.days import Days
-from dagster_project.records import Kind
+from dagster_project.records import COLUMNS, Kind
 from dagster_project.settings import Text
 from dagster_project.sources import Parsed, _mapped_rows, _mapped_tables
 from dagster_project.sources._map import Map, Tags
@@ -92,9 +92,9 @@ READY: Mapping[str, Map] = {
             columns={
                 "team": ("team", "owning_team", "owner"),
                 "cost_center": ("cost_center", "cost_centre"),
-                "project": ("project",),
+                "project": ("project", "project_name"),
                 "service": ("service", "service_name"),
-                "feature": ("feature",),
+                "feature": ("feature", "feature_name"),
                 "environment": ("environment", "env"),
                 "customer": ("customer", "customer_id", "tenant"),
             }
@@ -104,6 +104,21 @@ READY: Mapping[str, Map] = {
 }
 """Maps to begin with. The logs of Prismo and Tokonomics have no public form: these are their documented
 headers and fields, under the names that a log is likely to give them."""
+
+
+_OF_BILLS = {"billed_cost", "list_cost", "currency"}
+_STRANGE_TO: Mapping[Kind, Collection[str]] = {
+    "request": {*_OF_BILLS, *(column.name for column in COLUMNS if column.group == "charge line")},
+    "usage": {
+        *_OF_BILLS,
+        *(c.name for c in COLUMNS if c.group in ("charge line", "outcome", "gateway identity")),
+    },
+    "charge": {
+        "reported_cost",
+        *(c.name for c in COLUMNS if c.group in ("outcome", "gateway identity", "meters", "detail")),
+    },
+}
+"""Columns that records of a kind do not have."""
 
 
 class Entry(LogEntry, Map):
@@ -125,6 +140,8 @@ class Entry(LogEntry, Map):
             raise ValueError(f"columns: {', '.join(missing)} must be mapped (a constant is `value: ...`)")
         if self.records != "request" and "record_id" in self.map.columns:
             raise ValueError(f"columns: a {self.records} has no record_id: rows that agree are one line")
+        if strange := sorted(name for name in self.map.columns if name in _STRANGE_TO[self.records]):
+            raise ValueError(f"columns: a {self.records} has no {', '.join(strange)}")
         return self
 
     @property

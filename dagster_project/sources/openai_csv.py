@@ -71,7 +71,8 @@ select
   *,
   {instant("coalesce(start_time, start_time_iso)")} as started,
   {instant("coalesce(end_time, end_time_iso)")} as ended,
-  amount_value is null and amount_currency is null and line_item is null and project_id is null as is_empty
+  coalesce(amount_value, amount_currency, line_item, project_id, api_key_id, user_id, quantity) is null
+    as is_empty
 from logged"""
     return f"""
 select
@@ -95,6 +96,7 @@ select
     when ended - started not between interval 1 second and interval 1 day then 'end_time'
     when is_empty then null
     when billed_cost is null then 'amount_value'
+    when known.quantity is not null and {_exports.exact("known.quantity")} is null then 'quantity'
     when not coalesce(regexp_full_match(upper(amount_currency), '[A-Z]{{3}}'), false) then 'amount_currency'
   end as broken
-from ({known})"""
+from ({known}) as known"""
