@@ -96,6 +96,19 @@ def test_parquet_with_doubles_instants_and_maps(tmp_path: Path) -> None:
     ]
 
 
+def test_providers_with_names_in_other_scripts_are_not_one(tmp_path: Path) -> None:
+    deep = '{"x_a":' * 20_000 + "1" + "}" * 20_000
+    rows = [{"ServiceProviderName": name, "SkuPriceDetails": deep} for name in ("百度智能云", "腾讯云")]
+    pulled = bill(tmp_path, *rows)
+    assert pulled.ask("select provider from charge order by 1") == [("百度智能云",), ("腾讯云",)]
+
+
+@pytest.mark.parametrize("instant", ["infinity", "-infinity"])
+def test_no_row_is_of_no_day(tmp_path: Path, instant: str) -> None:
+    with pytest.raises(SourceError, match="no usable `ChargePeriodStart`"):
+        bill(tmp_path, {"ChargePeriodStart": instant})
+
+
 def test_which_rows_are_read(tmp_path: Path) -> None:
     rows = [
         {},

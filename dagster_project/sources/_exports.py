@@ -185,8 +185,11 @@ def usage_date(started: str, period: str) -> str:
     of the first day of its own, because the earlier bill is final. `period` is its first instant, if it is
     said.
     """
-    day, first = (f"try_cast({text} as timestamptz)::timestamp::date" for text in (started, period))
-    # greatest and least pass over what is null
+    # `infinity` is an instant, too; and greatest and least pass over what is null
+    day, first = (
+        f"if(isfinite({instant}), {instant}::timestamp::date, null)"
+        for instant in (f"try_cast({text} as timestamptz)" for text in (started, period))
+    )
     within = f"if({day} is null or {first} is null, null, least(greatest({day}, {first}), last_day({first})))"
     return f"if({period} is null, {day}, {within})"
 

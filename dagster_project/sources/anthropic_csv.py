@@ -75,7 +75,7 @@ select
   {_exports.exact("cost_usd")} as billed_cost,
   'USD' as currency,
   case
-    when usage_date is null then 'usage_date_utc'
+    when not coalesce(isfinite(usage_date), false) then 'usage_date_utc'
     when billed_cost is null then 'cost_usd'
     when cost_type is null then 'cost_type'
   end as broken

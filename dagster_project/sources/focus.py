@@ -160,7 +160,10 @@ def _told(
     service: str,
     unit: str | None,
 ) -> Mapping[str, Any]:
-    properties = json.loads(details or "{}")
+    try:
+        properties = json.loads(details or "{}")
+    except RecursionError:  # an object within an object, thousands deep, names no model
+        properties = {}
 
     def said(key: str) -> str | None:
         value = properties.get(key, properties.get(f"x_{key}"))
@@ -171,7 +174,8 @@ def _told(
     tokens_each = _exports.tokens_each(unit)
     words = set(re.findall(r"[a-z]+|\d+[hm]\b", (text or "").lower()))
     tiers = words & _TIERS
-    name = re.sub("[^a-z0-9]+", "_", provider_name.lower()).strip("_")
+    # A name in another script has none of these letters, and is its own.
+    name = re.sub("[^a-z0-9]+", "_", provider_name.lower()).strip("_") or provider_name.strip().lower()
     return {
         "provider": _PROVIDERS.get(name, name),
         "model": said("ModelId") or bedrock.model,
