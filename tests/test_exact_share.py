@@ -95,7 +95,7 @@ _amounts = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(amount=_amounts, weights=_weights())
 def test_any_split_is_exact(split, amount, weights):
     with localcontext(prec=50):
@@ -104,7 +104,7 @@ def test_any_split_is_exact(split, amount, weights):
         assert parts == oracle(amount, weights)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(tokens=st.integers(0, 10**15), weights=_weights())
 def test_whole_quantities_stay_whole(split, tokens, weights):
     parts = split(Decimal(tokens), weights, macros.quantity_units("amount"))
@@ -113,7 +113,7 @@ def test_whole_quantities_stay_whole(split, tokens, weights):
     assert all(part == int(part) for part in parts)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     amount=st.decimals(min_value=0, max_value=MOST, places=12),
     quantity=st.decimals(min_value=0, max_value=10**15, places=3),

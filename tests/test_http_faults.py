@@ -308,7 +308,7 @@ def test_a_fault_in_any_endpoint_changes_nothing_and_the_next_pull_repairs(accou
     every = [(question, fault) for question in provider.questions for fault in FAULTS]
     home = account.copy(tmp_path / "home")
     before = digests(home)
-    for question, fault in _chosen(every, share, one_in=5):
+    for question, fault in _chosen(every, share, one_in=11):
         mishap, complaint = FAULTS[fault]
         if fault in ("401", "403", "404") and _is_optional(account, question, mishap):
             continue

@@ -22,6 +22,8 @@ from dagster_project.errors import SourceError
 from dagster_project.sources import _files
 
 DELIMITERS = ",;\t|"
+LONGEST_NAME = 1000
+"""Characters of a column's name: what is longer is a text, in a table without a header."""
 
 
 def extract(
@@ -151,7 +153,7 @@ def _header(source: str, file: str, line: str) -> tuple[str, tuple[str, ...]]:
         names = next(csv.reader([line], delimiter=delimiter), None)
     except csv.Error:
         names = None
-    if not names:
+    if not names or max(map(len, names)) > LONGEST_NAME:
         raise SourceError(source, "the first line is no header", where=f"{file}:1", remedy=_files.REMEDY)
     return delimiter, tuple(_told_apart(names))
 
