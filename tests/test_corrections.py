@@ -223,7 +223,7 @@ def change(told: dict[Any, Decimal], said: Mapping[Any, Any]) -> None:
             told[what] = None if amount == UNPRICED else amount
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rounds=rounds)
 def test_months_sum_to_all_bills_ever_received(models, rounds):
     history = History(models)

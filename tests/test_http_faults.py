@@ -47,8 +47,11 @@ KEY = "admin-Zm9vYmFy-0123456789"
 BEFORE, NOW = datetime(2026, 10, 8, 5, tzinfo=UTC), datetime(2026, 10, 9, 5, tzinfo=UTC)
 """When the good older state was pulled, and when everything else is."""
 
+AGAIN = "anthropic/analytics"
+"""Asked by the same module with the same client as `anthropic/two_days`: with `make test-slow` only."""
+
 SPEAKING_HTTP = [
-    name
+    pytest.param(name, marks=pytest.mark.slow) if name == AGAIN else name
     for name, case in CASES.items()
     if "pages" in case and issubclass(modules()[name.partition("/")[0]].Entry, ProviderEntry)
 ]

@@ -57,7 +57,6 @@ class Logs(Books):
         return {name: self._left(name) for name in self.logs}
 
     def decide(self, configured: settings.Settings) -> None:
-        warehouse.prepare(self.lake, configured)
         with self.lake.locked("warehouse"):
             overlaps.decide(self.lake, configured)
 
@@ -250,6 +249,7 @@ def test_money_is_divided_by_those_who_speak_and_the_rest_is_shown(logs: Logs) -
     logs.logged("elsewhere", "e1", virtual_key="vk_support")
     logs.pull_all()
     configured = logs.settings(["gateway", "trace"])
+    warehouse.prepare(logs.lake, configured)
     logs.decide(configured)
     models = rates.resolve(warehouse.models_seen(logs.lake))
     teams = """

@@ -769,7 +769,7 @@ conditions = st.builds(
         max_size=8,
     )
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_ties_are_those_that_comparing_every_pair_finds(drawn: list[tuple[str, list[Condition]]]) -> None:
     selectors = [
         Selector(str(line), rule, Place("f", line, 1), 60, tuple(said))
@@ -1101,7 +1101,7 @@ contents = st.one_of(
 
 
 @given(contents)
-@settings(max_examples=500, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_written_it_is_a_map_or_told_line_by_line(content: bytes) -> None:
     with TemporaryDirectory() as folder:
         (Path(folder) / "owners.yaml").write_bytes(content)

@@ -17,7 +17,7 @@ from dagster_project import warehouse
 from dagster_project.lake import Lake
 
 READERS = 100
-BUILDS = 8
+BUILDS = 5
 ROWS = 20_000
 Answer = tuple[str, int, Decimal, Decimal]
 
