@@ -6,7 +6,9 @@ with units as (
         rollups.usage_date,
         rollups.source,
         speakers.rank,
-        {% for name in who %}rollups.{{ name }}{{ "," if not loop.last }} {% endfor %}
+        {%- for name in who %}
+        rollups.{{ name }}{{ "," if not loop.last }}
+        {%- endfor %}
     from {{ source("lake", "request_rollups") }} as rollups
     inner join {{ source("lake", "speakers") }} as speakers on rollups.source = speakers.source
     where rollups.is_billable and rollups.meter = 'requests'
