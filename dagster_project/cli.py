@@ -7,7 +7,7 @@ Exit codes: 0 it worked, 1 it ran and something is wrong (the message says what)
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -74,16 +74,11 @@ def run(
     """
     from dagster_project import pipeline  # noqa: PLC0415 - Dagster takes seconds to load
 
-    today = datetime.now(UTC).date()
-    end = last.date() if last else today
-    if first and first.date() > end:
-        raise typer.BadParameter(f"{first.date()} is after {end}", param_hint="--from")
-    if end > today:
-        raise typer.BadParameter(f"{end} has not begun yet (today is {today}, UTC)", param_hint="--to")
+    days, end = _asked(first, last)
     try:
         with err.status("starting") as status:
             pulled = pipeline.run(
-                Days(first.date(), end) if first else None,
+                days,
                 end,
                 lambda name: _tell(status, name),
                 source or (),
@@ -95,6 +90,17 @@ def run(
         raise
     out.print(_pulled(pulled))
     _tell_published()
+
+
+def _asked(first: datetime | None, last: datetime | None) -> tuple[Days | None, date]:
+    """The days that `--from` and `--to` ask for, None without `--from`, and the last of them."""
+    today = datetime.now(UTC).date()
+    end = last.date() if last else today
+    if first and first.date() > end:
+        raise typer.BadParameter(f"{first.date()} is after {end}", param_hint="--from")
+    if end > today:
+        raise typer.BadParameter(f"{end} has not begun yet (today is {today}, UTC)", param_hint="--to")
+    return Days(first.date(), end) if first else None, end
 
 
 def _tell_published() -> None:
@@ -123,15 +129,20 @@ def _pulled(pulled: Sequence[pipeline.Pulled]) -> Table:
 
 
 def _beside(pull: pipeline.Pulled) -> Iterator[str]:
-    for name, count in pull.counts.items():
-        if count:
-            yield f"{count:,} {name.replace('_', ' ')}"
+    yield from _told(pull.counts)
     if pull.restated_records:
         yield f"{counted(pull.restated_records, 'record')} restated"
     for currency, amount in pull.restated_cost.items():
         yield f"{amount:+,.2f} {currency} restated"
     if pull.accepted:
         yield f"accepted: {pull.accepted}"
+
+
+def _told(counts: Mapping[str, int]) -> Iterator[str]:
+    """A source's own counts, but for those of nothing."""
+    for name, count in counts.items():
+        if count:
+            yield f"{count:,} {name.replace('_', ' ')}"
 
 
 @app.command()
@@ -200,8 +211,8 @@ def try_source(
         hint = settings.nearest(name, list(configured)) if configured else "it has none"
         raise ConfigError(str(settings.sources_file()), [f"there is no source `{name}`; {hint}"])
     source = configured[name]
-    end = last.date() if last else datetime.now(UTC).date()
-    days = Days(first.date(), end) if first and first.date() <= end else source.look_back(end)
+    days, end = _asked(first, last)
+    days = days or source.look_back(end)
     if days is None:
         raise typer.BadParameter(f"`{name}` begins on {source.entry.start_date}", param_hint="--to")
     tried = trial.of(source, days, Lake.of_environment(), shown)
@@ -212,9 +223,8 @@ def try_source(
             table.add_row(column, *(cell(record.get(column)) for record in records))
         if records:
             out.print(table)
-    for what, count in tried.counts.items():
-        if count:
-            out.print(f"{count:,} {what.replace('_', ' ')}")
+    for said in _told(tried.counts):
+        out.print(escape(plain(said)))
     for problem in tried.problems:
         err.print(f"[red]problem:[/red] {escape(plain(problem))}", soft_wrap=True)
     if tried.problems:

@@ -83,8 +83,8 @@ def ingest(
     accept_small_days: bool = False,
 ) -> Report:
     """Pull `days` of `source` and replace them in the lake. `instant` is that of the pull itself,
-    with its time zone. Answers older than the `retention` are not kept. A tag with more than `tag_values`
-    values on a day is not rolled up.
+    with its time zone. Answers older than the `retention` are not kept. `tag_values` are
+    those that a tag may have on a day (`rollup`).
 
     Raises SourceError (the source could not be read, or finished days have far fewer rows than expected
     and that is not accepted), ContractError (its records break the schema); the lake is as it was then.
@@ -253,7 +253,7 @@ def _refuse_to_decide_by_halves(source: str, days: Days, lake: Lake) -> None:
         places = lake.root.glob(f"records/request/*/{day}.parquet") if lake.set_aside(day).exists() else ()
         for records in places:
             other = records.parent.name
-            if other != source and has_rows(lake.rollup("request", other, day)) and not has_rows(records):
+            if other != source and is_forgotten(lake, other, day):
                 raise SourceError(
                     source,
                     "several sources have logged calls of this day, and the request records that tell which "
@@ -264,9 +264,15 @@ def _refuse_to_decide_by_halves(source: str, days: Days, lake: Lake) -> None:
                 )
 
 
-def has_rows(file: Path) -> bool:
-    """Whether a Parquet file is there and not empty."""
-    return file.exists() and pl.scan_parquet(file).head(1).collect().height > 0
+def is_forgotten(lake: Lake, source: str, day: date) -> bool:
+    """Whether the source has logged requests of the day, and their records are too old to be kept."""
+
+    def has_rows(file: Path) -> bool:
+        return file.exists() and pl.scan_parquet(file).head(1).collect().height > 0
+
+    return has_rows(lake.rollup("request", source, day)) and not has_rows(
+        lake.records("request", source, day)
+    )
 
 
 class connection_in:

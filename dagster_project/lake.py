@@ -104,7 +104,7 @@ class Lake:
     def rollup(self, kind: Kind, source: str, day: date) -> Path:
         return self.root / "rollups" / kind / source / f"{day}.parquet"
 
-    def spoken(self, source: str, day: date) -> Path:
+    def spoken(self, source: str, day: date | str) -> Path:
         return self.root / "rollups" / "spoken" / source / f"{day}.parquet"
 
     def set_aside(self, day: date | str) -> Path:

@@ -30,7 +30,7 @@ import duckdb
 import polars as pl
 
 from dagster_project import rollup
-from dagster_project.ingest import connection_in, has_rows
+from dagster_project.ingest import connection_in, is_forgotten
 from dagster_project.lake import Lake, replace_file
 from dagster_project.settings import Settings
 
@@ -78,12 +78,14 @@ def decide(lake: Lake, configured: Settings) -> None:
     forgotten (`retention`).
     """
     ranked = precedence(lake, configured)
-    filled = _filled(lake, ranked)
-    made_of = {str(day): _made_of(lake, ranked, configured, day) for day in _days_of_several(filled)}
+    days = _days_of_several(_filled(lake, ranked))
+    made_of = {str(day): _made_of(lake, ranked, configured, day) for day in days}
     decided = _decided(lake)
     for text, now in made_of.items():
         day = date.fromisoformat(text)
-        is_settled = decided.get(text) == now or _is_forgotten(lake, filled, day)
+        is_settled = decided.get(text) == now or any(
+            is_forgotten(lake, name, one) for name in ranked for one in _beside(day)
+        )
         if is_settled and lake.set_aside(day).exists():
             continue
         with lake.scratch() as scratch, connection_in(scratch) as connection:
@@ -91,6 +93,8 @@ def decide(lake: Lake, configured: Settings) -> None:
     for file in (*lake.root.glob("rollups/spoken/*/*.parquet"), *lake.root.glob("set_aside/*.parquet")):
         if file.stem != "none" and file.stem not in made_of:
             file.unlink()
+    if made_of == decided:
+        return
     with lake.scratch() as scratch:
         written = scratch / "overlaps.json"
         written.write_text(json.dumps(made_of), encoding="utf-8")
@@ -147,13 +151,6 @@ def _made_of(lake: Lake, ranked: Sequence[str], configured: Settings, day: date)
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def _is_forgotten(lake: Lake, filled: Collection[tuple[str, date]], day: date) -> bool:
-    """Whether a rollup of the day, or of one beside it, has rows and its records have none."""
-    return any(
-        not has_rows(lake.records("request", name, one)) for name, one in filled if one in _beside(day)
-    )
-
-
 def _decide(
     connection: duckdb.DuckDBPyConnection,
     lake: Lake,
@@ -168,9 +165,8 @@ def _decide(
     of_day = [str(file) for name in ranked if (file := lake.records("request", name, day)).exists()]
     connection.execute(
         f"""copy (
-          select usage_date, source, spoken_by, {", ".join(WHO)}, reason, count(*) as records,
-            sum(requests)::bigint as requests, sum(context_tokens)::bigint as input_tokens,
-            sum(output_tokens)::bigint as output_tokens, sum(reported_cost) as reported_cost
+          select usage_date, source, spoken_by, {", ".join(WHO)}, reason,
+            sum(requests)::bigint as requests, sum(reported_cost) as reported_cost
           from read_parquet($files) inner join set_aside using ({own})
           group by all order by all
         ) to '{summary}' (format parquet)""",
@@ -293,9 +289,6 @@ _SUMMARY: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "spoken_by": pl.String,
     **dict.fromkeys(WHO, pl.String),
     "reason": pl.String,
-    "records": pl.Int64,
     "requests": pl.Int64,
-    "input_tokens": pl.Int64,
-    "output_tokens": pl.Int64,
     "reported_cost": pl.Decimal(38, 12),
 }

@@ -90,9 +90,7 @@ def prepare(lake: Lake, configured: settings.Settings) -> None:
                     connection.execute(f"copy ({rolled_up.rows}) to '{rolled}' (format parquet)")
                 if kind == "request":
                     shutil.copyfile(rolled, scratch / "spoken.parquet")
-                    replace_file(
-                        scratch / "spoken.parquet", lake.root / "rollups" / "spoken" / EMPTY / "none.parquet"
-                    )
+                    replace_file(scratch / "spoken.parquet", lake.spoken(EMPTY, "none"))
                 replace_file(rolled, lake.root / "rollups" / kind / EMPTY / "none.parquet")
             replace_file(records, lake.root / "records" / kind / EMPTY / "none.parquet")
         replace_file(overlaps.empty(scratch), lake.set_aside("none"))

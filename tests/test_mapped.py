@@ -304,3 +304,5 @@ def test_trying_shows_records_and_problems_and_keeps_nothing(tmp_path: Path) -> 
     assert "hush" not in found.stdout + found.stderr
     assert [file for file in (tmp_path / "home").rglob("*") if file.is_file()] == []
     assert "did you mean `house`?" in tried("hose", *days).stderr
+    backwards = tried("house", "--from", "2026-10-02", "--to", "2026-10-01")
+    assert (backwards.returncode, "is after" in backwards.stderr) == (2, True)

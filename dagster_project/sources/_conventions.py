@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dagster_project.sources._who_bills import WHO_BILLS
+
 VIEWS: Mapping[str, str] = {
     "com.anthropic.sdk": "writes to the cache by lifetime, tier, HTTP status",
     "opentelemetry.instrumentation.genai.": "every count, streamed or not",
@@ -161,17 +163,13 @@ PARENTS = (
 """Operations of which the calls are below, in spans of their own."""
 
 PROVIDERS: Mapping[str, str] = {
+    **WHO_BILLS,
     "gcp.gemini": "google",
     "gcp.vertex_ai": "google",
     "gcp.gen_ai": "google",
-    "gemini": "google",
-    "vertex_ai": "google",
-    "vertexai": "google",
     "google.generative-ai": "google",
     "google.vertex": "google",
     "aws.bedrock": "aws",
-    "bedrock": "aws",
-    "amazon-bedrock": "aws",
     "azure.ai.openai": "azure",
     "azure.ai.inference": "azure",
     "az.ai.openai": "azure",
@@ -182,12 +180,6 @@ PROVIDERS: Mapping[str, str] = {
     "openai.responses": "openai",
     "anthropic.messages": "anthropic",
     "mistral_ai": "mistral",
-    "mistralai": "mistral",
-    "x_ai": "xai",
-    "x-ai": "xai",
-    "together": "together_ai",
-    "togetherai": "together_ai",
-    "fireworks": "fireworks_ai",
     "ibm.watsonx.ai": "ibm",
 }
 """Names of who serves, and who bills; a name that is not here bills under itself."""

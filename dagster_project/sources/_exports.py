@@ -20,7 +20,7 @@ from pydantic import AfterValidator
 from dagster_project import settings
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.records import COLUMNS, MONEY, Kind
+from dagster_project.records import COLUMNS, Kind
 from dagster_project.sources import _files, _tables
 
 RESTATES_DAYS = 40
@@ -32,8 +32,6 @@ FILES = "as files (local, `s3://`, `gs://`, `az://`; CSV, Parquet, JSON, gz, zst
 REMEDY = "Nothing was replaced; the export has to say it, or its form has changed."
 
 _DERIVED = ("record_id", "record_kind", "source")
-CURRENCY = "[A-Za-z]{3}"
-
 _DELIVERY = re.compile(
     r"(?P<period>.*/(BILLING_PERIOD=\d{4}-\d\d|\d{8}-\d{8}))/(?P<delivery>(.*/)?)[^/]+", re.IGNORECASE
 )
@@ -170,14 +168,6 @@ def summed(
 def days_without_files(entry: ExportEntry, days: Days, raw: Path) -> Collection[date]:
     """The days of which no file says anything any more, where the names of files say their month."""
     return _files.days_without_files(entry.path, days, _files.read_manifest(raw))
-
-
-def exact(text: str, times: str = "1") -> str:
-    """`text` `times` a number of up to 11 digits, to the 12 decimals that the lake keeps; null where it is no
-    number, or one of a million millions.
-    """
-    # Not `try(...)`: a cast that two of them have in common is made once, outside of both, and fails.
-    return f"try_cast(try_cast({text} as decimal(27, 15)) * {times} as {MONEY})"
 
 
 def usage_date(started: str, period: str) -> str:

@@ -214,6 +214,11 @@ class Api:
         return _ANY_KEY.sub("[key]", text.replace(self._key, "[key]"))
 
 
+def bearer(key: str) -> dict[str, str]:
+    """The header of most APIs, for `Api`."""
+    return {"Authorization": f"Bearer {key}"}
+
+
 class _TryAgain(Exception):
     """An answer that a second question may better. It never leaves the retry loop."""
 

@@ -14,7 +14,6 @@ from duckdb import ConstantExpression as Value
 from dagster_project.records import BY_NAME, COLUMNS, METERS, MONEY, Kind
 from dagster_project.settings import Route
 from dagster_project.sources import _routes, _tags
-from dagster_project.sources._exports import exact
 from dagster_project.sources._map import (
     DEPLOYMENT,
     INPUT_PARTS,
@@ -27,6 +26,7 @@ from dagster_project.sources._map import (
     Time,
 )
 from dagster_project.sources._request_log import LARGEST, LOGGED
+from dagster_project.sources._sql import at_least_0, exact, is_currency, lookup, quoted
 from dagster_project.terminal import counted
 
 LONGEST_MS = 7 * 24 * 60 * 60 * 1000
@@ -105,7 +105,7 @@ def projection(
             DEPLOYMENT: "VARCHAR",
         }.items()
     )
-    has = {f"has_{n}": f"{_quoted(name)} is not null" for n, name in enumerate(columns_required(map_, shape))}
+    has = {f"has_{n}": f"{quoted(name)} is not null" for n, name in enumerate(columns_required(map_, shape))}
     told = {**shape.flags, **has}
     flags = ", ".join(f"coalesce({sql}, false) as {name}" for name, sql in told.items())
     rows = f"""
@@ -160,8 +160,8 @@ def _record(map_: Map, kind: Kind, source: str, routes: Sequence[Route]) -> dict
         "source": str(Value(source)),
         "tags": "tags",
         "quantity_unit": "case when quantity is not null then quantity_unit end",
-        "input_tokens": "case when input_rest < 0 then 0 else input_rest end",
-        "output_tokens": "case when output_rest < 0 then 0 else output_rest end",
+        "input_tokens": at_least_0("input_rest"),
+        "output_tokens": at_least_0("output_rest"),
     }
     if kind != "request":
         return record | {"usage_date": "started_at::date"}
@@ -219,19 +219,19 @@ def _first(names: Iterable[str]) -> str:
 
 
 def _found(name: str) -> str:
-    here = f"nullif(trim({_quoted(name)}), '')"
+    here = f"nullif(trim({quoted(name)}), '')"
     head, dot, rest = name.partition(".")
     if not dot:
         return here
     path = "$" + "".join(f'."{piece}"' for piece in rest.split("."))
-    return f"{here}, nullif(trim(try_cast({_quoted(head)} as json) ->> {Value(path)}), '')"
+    return f"{here}, nullif(trim(try_cast({quoted(head)} as json) ->> {Value(path)}), '')"
 
 
 def _read(name: str, column: Column, time: Time) -> str:
     """SQL of the value that the text `said_...` means, null where it means none."""
     said = f"said_{name}"
     words = {**WORDS.get(name, {}), **{word.lower(): meant for word, meant in column.words.items()}}
-    meant = f"map([{_texts(words)}], [{_texts(words.values())}])[lower({said})]" if words else "null::varchar"
+    meant = lookup(words, f"lower({said})", "null") if words else "null::varchar"
     if name in WORDS:
         return f"coalesce({meant}, {_HTTP.format(said)})" if name == "status" else f"{meant}::{_type(name)}"
     match _type(name):
@@ -282,7 +282,7 @@ def _problems(map_: Map, kind: Kind) -> Iterator[str]:
         if name in ("started_at", "ended_at"):
             fits = f"coalesce({name} between {LOGGED[0]} and {LOGGED[1]}, false)"
         elif name == "currency":
-            fits = "coalesce(regexp_full_match(currency, '[A-Z]{3}'), false)"
+            fits = is_currency("currency")
         elif name in ("latency_ms", "ttft_ms"):
             fits = f"coalesce({name} between 0 and {LONGEST_MS}, false)"
         elif name in _COUNTS or name == "reported_cost":
@@ -333,11 +333,3 @@ def _tag_pairs(map_: Map, aliases: Mapping[str, str]) -> list[str]:
         *(_tags.labels(f"tag_text_{n}") for n in maps),
         *(_tags.headers(f"tag_text_{n}", aliases) for n in headers),
     ]
-
-
-def _texts(values: Iterable[str]) -> str:
-    return ", ".join(str(Value(value)) for value in values)
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'

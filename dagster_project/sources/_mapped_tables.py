@@ -13,6 +13,7 @@ from dagster_project.sources import Parsed, _exports, _files, _mapped_rows, _pos
 from dagster_project.sources._map import Map
 from dagster_project.sources._mapped_rows import AS_LOGGED, Shape
 from dagster_project.sources._request_log import FilesEntry, LogEntry
+from dagster_project.sources._sql import quoted
 
 FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, CSV, Parquet, gz, zst)"
 """What a `path` may be, in Markdown."""
@@ -59,11 +60,11 @@ def _rows_query(map_: Map, shape: Shape, table: _postgres.Table, days: Days) -> 
     ]
     near = days.widened(1)  # in whatever zone a time without one is
     wanted = (
-        f"coalesce({', '.join(map(_postgres.quoted, ends))}) "
+        f"coalesce({', '.join(map(quoted, ends))}) "
         f"between timestamptz '{near.start}' and timestamptz '{near.end}'"
     )
     return (
-        f"select row_to_json(line)::text as line from (select {', '.join(map(_postgres.quoted, read))} "
+        f"select row_to_json(line)::text as line from (select {', '.join(map(quoted, read))} "
         f"from {table.name} where {wanted if ends else 'true'}) as line"
     )
 

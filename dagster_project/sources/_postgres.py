@@ -16,6 +16,7 @@ from adbc_driver_manager import Error as DriverError
 from adbc_driver_postgresql import dbapi
 
 from dagster_project.errors import SourceError
+from dagster_project.sources._sql import quoted
 
 ROWS_AT_ONCE = 20_000
 
@@ -153,11 +154,6 @@ def _told(source: str, where: str) -> Iterator[None]:
             where=where,
             remedy="Check `database_url`, that the server is up, and that the user may read the table.",
         ) from None
-
-
-def quoted(identifier: str) -> str:
-    """A name as SQL has it."""
-    return '"' + identifier.replace('"', '""') + '"'
 
 
 def _text(value: str) -> str:

@@ -176,20 +176,3 @@ def refuse_broken(source: str, staged: duckdb.DuckDBPyRelation, table: str | Non
             where=table or first["file"].removeprefix(_listed.GROWING),
             remedy=not_known,
         )
-
-
-def instant(text: str) -> str:
-    """UTC of epoch seconds or of ISO text; null when it is neither."""
-    return f"""case when contains({text}, ':') then try_cast({text} as timestamptz)::timestamp
-    else try(make_timestamp((try_cast({text} as decimal(20, 6)) * 1000000)::bigint)) end"""
-
-
-def unless_within(value: str, least: object, most: object) -> str:
-    """Whether a value is missing, or outside of what it can be."""
-    return f"coalesce({value} not between {least} and {most}, true)"
-
-
-def lookup(table: Mapping[str, str], key: str, otherwise: str) -> str:
-    """What `table` says of `key`, null of null."""
-    pairs = ", ".join(f"'{said}': '{meant}'" for said, meant in table.items())
-    return f"case when {key} is not null then coalesce(map {{{pairs}}}[{key}], {otherwise}) end"

@@ -20,6 +20,7 @@ from duckdb import ConstantExpression as Literal
 
 from dagster_project.errors import SourceError
 from dagster_project.sources import _files
+from dagster_project.sources._sql import quoted
 
 DELIMITERS = ",;\t|"
 LONGEST_NAME = 1000
@@ -53,7 +54,7 @@ def extract(
 
     def rows(names: list[str], longest: int) -> tuple[str, list[list[str]]]:
         if form == "json":
-            texts = ", ".join(f"nullif({_name(name)} ->> '$', '') as {_name(name)}" for name in columns)
+            texts = ", ".join(f"nullif({quoted(name)} ->> '$', '') as {quoted(name)}" for name in columns)
             records = _files.read_json(dict.fromkeys(columns, "JSON"), longest)
             return f"select file, {texts} from {records}", [names]
         parts = list((_csv if form == "csv" else _parquet)(source, connection, names, longest))
@@ -68,12 +69,12 @@ def extract(
                 )
         if not parts:  # files without so much as a header
             return (
-                f"select null as file, {', '.join(f'null as {_name(name)}' for name in columns)} limit 0",
+                f"select null as file, {', '.join(f'null as {quoted(name)}' for name in columns)} limit 0",
                 [],
             )
         texts = (", ".join(part.text(name) for name in columns) for part in parts)
         return " union all ".join(
-            f"select {_name(_FILE)} as file, {text} from {part.table}"
+            f"select {quoted(_FILE)} as file, {text} from {part.table}"
             for part, text in zip(parts, texts, strict=True)
         ), [part.files for part in parts]
 
@@ -95,10 +96,10 @@ class _Part(NamedTuple):
         """SQL of a column as text."""
         kind = self.types.get(name.lower())
         if kind is None:
-            return f"null::varchar as {_name(name)}"
+            return f"null::varchar as {quoted(name)}"
         nested = kind.endswith("]") or kind.startswith(("MAP", "STRUCT"))
-        text = f"to_json({_name(name)})::varchar" if nested else f"nullif({_name(name)}::varchar, '')"
-        return f"{text} as {_name(name)}"
+        text = f"to_json({quoted(name)})::varchar" if nested else f"nullif({quoted(name)}::varchar, '')"
+        return f"{text} as {quoted(name)}"
 
 
 def _form(file: str) -> str:
@@ -166,7 +167,3 @@ def _told_apart(header: Iterable[str]) -> list[str]:
         known = {other.lower() for other in names}
         names.append(name if name and name.lower() not in known else f"column {number} {name}")
     return names
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'

@@ -9,11 +9,10 @@ Keys and values are labels: trimmed, neither empty nor longer than 256 character
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-
-from duckdb import ConstantExpression as Literal
+from collections.abc import Callable, Mapping, Sequence
 
 from dagster_project.records import WELL_KNOWN_TAGS
+from dagster_project.sources._sql import texts
 
 LONGEST = 256
 
@@ -64,7 +63,7 @@ def labels(said: str) -> str:
 
 def members(said: str, ignored: Sequence[str] = ()) -> str:
     """Pairs of the JSON object `said` but for the keys in `ignored`; its lists and objects are no labels."""
-    return _pairs(said, lambda key: f"{key} not in ({_texts(['', *ignored])})")
+    return _pairs(said, lambda key: f"{key} not in ({texts(['', *ignored])})")
 
 
 def headers(said: str, aliases: Mapping[str, str]) -> str:
@@ -156,10 +155,6 @@ def _snake(key: str) -> str:
 def _known(key: str, aliases: Mapping[str, str]) -> str:
     """The well-known key that the snake_case `key` means, else null."""
     table = ALIASES | {canonical_key(said): canonical_key(meant) for said, meant in aliases.items()}
-    known = f"map([{_texts(table)}], [{_texts(table.values())}])"
+    known = f"map([{texts(table)}], [{texts(table.values())}])"
     bare = f"case when {key}[1] in ('x', 'm', 'h') then regexp_replace({key}, '{_PREFIXES}', '') end"
     return f"coalesce({known}[{key}], {known}[{bare}])"
-
-
-def _texts(values: Iterable[str]) -> str:
-    return ", ".join(str(Literal(value)) for value in values)

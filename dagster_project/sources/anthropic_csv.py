@@ -18,6 +18,7 @@ from dagster_project.days import Days
 from dagster_project.records import Kind
 from dagster_project.sources import Parsed, _anthropic_reports, _downloads, _exports, _line_items, anthropic
 from dagster_project.sources._line_items import Line
+from dagster_project.sources._sql import exact
 
 KINDS: tuple[Kind, ...] = ("charge",)
 TELLS = ("bill", "api key")
@@ -72,7 +73,7 @@ select
   nullif(inference_geo, 'not_available') as region,
   concat_ws(', ', model, coalesce(token_type, cost_type)) as line_item,
   'usage' as charge_category,
-  {_exports.exact("cost_usd")} as billed_cost,
+  {exact("cost_usd")} as billed_cost,
   'USD' as currency,
   case
     when not coalesce(isfinite(usage_date), false) then 'usage_date_utc'

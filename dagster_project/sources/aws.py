@@ -28,7 +28,7 @@ from duckdb import ConstantExpression as Literal
 
 from dagster_project.days import Days
 from dagster_project.sources import Parsed, _bedrock, _exports, _line_items, _tags
-from dagster_project.sources._exports import exact
+from dagster_project.sources._sql import exact, is_currency, quoted
 
 KINDS = ("charge",)
 TELLS = ("bill", "api key", "tags")
@@ -159,7 +159,7 @@ def _projection(entry: Entry) -> str:
     plain = ", ".join(name for name in COLUMNS if name not in nested)
     read = ", ".join(f"case when json_valid({name}) then {name}::json end as {name}_json" for name in nested)
     not_json = " ".join(f"when not json_valid({name}) then '{name}'" for name in nested)
-    flat = ", ".join(f"{Literal(name)}: {_quoted(name)}" for name in entry.tag_columns)
+    flat = ", ".join(f"{Literal(name)}: {quoted(name)}" for name in entry.tag_columns)
     rows = f"""
 select
   file,
@@ -218,7 +218,7 @@ select
       then 'line_item_net_unblended_cost'
     when pricing_public_on_demand_cost is not null and public_cost is null
       then 'pricing_public_on_demand_cost'
-    when not coalesce(regexp_full_match(line_item_currency_code, '{_exports.CURRENCY}'), false)
+    when not {is_currency("line_item_currency_code")}
       then 'line_item_currency_code'
   end as broken
 from ({_tags.tagged(rows, tags, {})})"""
@@ -238,7 +238,3 @@ _LINE = f"""
   case when is_usage then {exact("usage_amount", "coalesce(tokens_each, 1)")} end as quantity,
   case when is_usage then if(tokens_each is null, pricing_unit, 'tokens') end as quantity_unit"""
 """What a row means beside all others of its month's bill, and with what its texts say."""
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'

@@ -25,6 +25,7 @@ from dagster_project.errors import SourceError
 from dagster_project.records import Kind
 from dagster_project.sources import Parsed, _azure_runs, _exports, _line_items, _tags
 from dagster_project.sources._line_items import COUNTS_TOKENS, Line
+from dagster_project.sources._sql import exact, is_currency
 
 KINDS: tuple[Kind, ...] = ("charge",)
 TELLS = ("bill", "tags")
@@ -107,7 +108,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     ours = _line_items.named(raw, rows.filter("not is_other"), "meter_said", line_item)
     lines = ours.project(f"""* replace (
   case when charge_category = 'usage' then meter end as meter,
-  case when {COUNTS_TOKENS} then {_exports.exact("quantity", "unit_size")} else quantity end as quantity,
+  case when {COUNTS_TOKENS} then {exact("quantity", "unit_size")} else quantity end as quantity,
   case when {COUNTS_TOKENS} and quantity is not null and unit_size is not null then 'tokens'
     else quantity_unit end as quantity_unit)""")
     charges = _exports.charges(entry, lines)
@@ -157,7 +158,7 @@ select
     {_line_items.any_of(["PublisherName", "product_name"], entry.services)}) as is_other,
   coalesce(try_strptime(day_said, '%m/%d/%Y'), try_cast(day_said as timestamp))::date as usage_date,
   upper(currency_said) as currency_code,
-  {_exports.exact("cost_said")} as billed_cost,
+  {exact("cost_said")} as billed_cost,
   regexp_extract(
     lower(UnitOfMeasure), '^(\\d{{1,9}}) ?([km]?)(?: tokens?)?$', ['number', 'thousands']
   ) as unit,
@@ -195,18 +196,18 @@ select
   map {{{categories}}}[charge_type] as charge_category,
   meter_said as line_item,
   charge_category in ('usage', 'purchase') as is_measured,
-  case when is_measured then {_exports.exact("quantity_said")} end as quantity,
+  case when is_measured then {exact("quantity_said")} end as quantity,
   case when is_measured then UnitOfMeasure end as quantity_unit,
   billed_cost,
-  {_exports.exact("PaygCostInBillingCurrency")} as list_cost,
+  {exact("PaygCostInBillingCurrency")} as list_cost,
   currency_code as currency,
   case
     when is_other then null
     when usage_date is null then 'Date'
     when billed_cost is null then 'Cost'
-    when not coalesce(regexp_full_match(currency_code, '[A-Z]{{3}}'), false) then 'BillingCurrency'
+    when not {is_currency("currency_code")} then 'BillingCurrency'
     when charge_category is null then 'ChargeType'
-    when quantity_said is not null and {_exports.exact("quantity_said")} is null then 'Quantity'
+    when quantity_said is not null and {exact("quantity_said")} is null then 'Quantity'
     when PaygCostInBillingCurrency is not null and list_cost is null then 'PaygCostInBillingCurrency'
     when meter_said is null then 'MeterName'
   end as broken

@@ -34,9 +34,8 @@ from dagster_project.sources._request_log import (
     LOGGED,
     FilesEntry,
     RequestLog,
-    instant,
-    unless_within,
 )
+from dagster_project.sources._sql import instant, unless_within
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags")

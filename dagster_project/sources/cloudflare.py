@@ -30,7 +30,7 @@ from dagster_project.errors import SourceError
 from dagster_project.records import Kind
 from dagster_project.settings import Address, ProviderEntry, SecretReference, Text
 from dagster_project.sources import Parsed, _files, _mapped_rows, _mapped_tables, _operations
-from dagster_project.sources._http import Api, Params
+from dagster_project.sources._http import Api, Params, bearer
 from dagster_project.sources._map import Map
 from dagster_project.sources._mapped_rows import Shape
 from dagster_project.sources._request_log import FilesEntry
@@ -122,7 +122,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     fields = _mapped_rows.columns_read(MAP, SHAPE)
     rows = raw / "rows.ndjson"
     with (
-        Api(account, days, headers=_headers, needs="a token with the permission AI Gateway Read") as api,
+        Api(account, days, headers=bearer, needs="a token with the permission AI Gateway Read") as api,
         rows.open("w", encoding="utf-8") as lines,
     ):
         for log in _logs(api, entry.name, f"{gateway}/logs", days):
@@ -131,10 +131,6 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
         is_full = _is_full(api, entry.name, gateway)
     (raw / STATE).write_text(json.dumps({"full_logs": int(is_full)}), encoding="utf-8")
     _files.write_manifest({str(rows): rows.stat().st_size}, raw)
-
-
-def _headers(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 def _logs(api: Api, source: str, endpoint: str, days: Days) -> Iterator[dict[str, Any]]:

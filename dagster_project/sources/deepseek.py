@@ -20,7 +20,8 @@ from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import Kind
 from dagster_project.sources import Parsed, _downloads, _exports, _files
-from dagster_project.sources._request_log import LARGEST, unless_within
+from dagster_project.sources._request_log import LARGEST
+from dagster_project.sources._sql import exact, is_currency, unless_within
 
 KINDS: tuple[Kind, ...] = ("charge", "usage")
 TELLS = ("bill", "usage", "api key")
@@ -106,7 +107,7 @@ select
   try_cast(amount as decimal(18, 0)) as count,
   case when not is_amount then 'usage' end as charge_category,
   case when not is_amount then concat_ws(' | ', model, wallet_type) end as line_item,
-  {_exports.exact("cost")} as billed_cost,
+  {exact("cost")} as billed_cost,
   upper(currency) as currency,
   case
     when usage_date is null then 'utc_date'
@@ -114,7 +115,7 @@ select
     when is_amount and {unless_within("count", 0, LARGEST)} then 'amount'
     when is_amount and count <> try_cast(amount as decimal(38, 9)) then 'amount'
     when not is_amount and billed_cost is null then 'cost'
-    when not is_amount and not coalesce(regexp_full_match(upper(logged.currency), '[A-Z]{{3}}'), false)
+    when not is_amount and not {is_currency("upper(logged.currency)")}
       then 'currency'
   end as broken
 from logged"""

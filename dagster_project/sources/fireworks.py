@@ -62,7 +62,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     with _http.Api(
         entry,
         days,
-        headers=lambda key: {"Authorization": f"Bearer {key}"},
+        headers=_http.bearer,
         needs=f"an API key of an administrator of the account {entry.account}",
         missing=f"Or there is no account {entry.account}: see `account` of the entry.",
     ) as api:

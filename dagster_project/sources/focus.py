@@ -32,7 +32,7 @@ from pydantic import Field
 
 from dagster_project.days import Days
 from dagster_project.sources import Parsed, _bedrock, _exports, _line_items, _tags
-from dagster_project.sources._exports import exact
+from dagster_project.sources._sql import exact, is_currency
 
 KINDS = ("charge",)
 TELLS = ("bill", "api key", "tags")
@@ -260,7 +260,7 @@ select
     when ServiceCategory is null then 'ServiceCategory'
     when ServiceName is null then 'ServiceName'
     when BillingAccountId is null then 'BillingAccountId'
-    when not coalesce(regexp_full_match(BillingCurrency, '{_exports.CURRENCY}'), false) then 'BillingCurrency'
+    when not {is_currency("BillingCurrency")} then 'BillingCurrency'
     when not coalesce(ChargeCategory in ({categories}), false) then 'ChargeCategory'
     when usage_date is null then 'ChargePeriodStart'
     when billed_cost is null then 'BilledCost'

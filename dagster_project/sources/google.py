@@ -27,6 +27,7 @@ from dagster_project.days import Days
 from dagster_project.records import Kind
 from dagster_project.sources import Parsed, _exports, _line_items, _tags
 from dagster_project.sources._line_items import COUNTS_TOKENS, Line
+from dagster_project.sources._sql import exact, is_currency
 
 KINDS: tuple[Kind, ...] = ("charge",)
 TELLS = ("bill", "tags")
@@ -136,7 +137,7 @@ from ({ours})"""
     lines = f"""
 select
   * exclude (tags),
-  {_exports.exact("amount")} as billed_cost,
+  {exact("amount")} as billed_cost,
   case
     when credit is not null then 'credit'
     when cost_type = 'regular' and sku_said ilike '%provisioned throughput%' then 'purchase'
@@ -162,10 +163,10 @@ select
   charge_category,
   coalesce(credit, sku_said) as line_item,
   {_said("usage", "amount")} as usage_amount_said,
-  case when is_measured then {_exports.exact("usage_amount_said")} end as quantity,
+  case when is_measured then {exact("usage_amount_said")} end as quantity,
   {_said("usage", "unit")} as quantity_unit,
   billed_cost,
-  case when credit is null then {_exports.exact("cost_at_list")} end as list_cost,
+  case when credit is null then {exact("cost_at_list")} end as list_cost,
   currency,
   case
     when is_other then null
@@ -173,11 +174,11 @@ select
     when sku_said is null then 'sku.description'
     when billing_account_id is null then 'billing_account_id'
     when usage_date is null then 'usage_start_time'
-    when usage_amount_said is not null and {_exports.exact("usage_amount_said")} is null then 'usage.amount'
-    when cost_at_list is not null and {_exports.exact("cost_at_list")} is null then 'cost_at_list'
+    when usage_amount_said is not null and {exact("usage_amount_said")} is null then 'usage.amount'
+    when cost_at_list is not null and {exact("cost_at_list")} is null then 'cost_at_list'
     when billed_cost is null and credit is not null then 'credits'
     when billed_cost is null then 'cost'
-    when not coalesce(regexp_full_match(currency, '[A-Z]{{3}}'), false) then 'currency'
+    when not {is_currency("currency")} then 'currency'
     when charge_category is null then 'cost_type'
   end as broken
 from ({_tags.tagged(lines, tags, {})})"""

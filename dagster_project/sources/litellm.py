@@ -34,10 +34,8 @@ from dagster_project.sources._request_log import (
     Listing,
     LogEntry,
     RequestLog,
-    instant,
-    lookup,
-    unless_within,
 )
+from dagster_project.sources._sql import at_least_0, instant, lookup, unless_within
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags", "reported cost")
@@ -364,14 +362,14 @@ select
   1 as requests,
   try(prompt_tokens - coalesce(cache_read_tokens, 0) - cache_written
     - coalesce(input_audio_tokens, 0) - coalesce(input_image_tokens, 0)) as input_rest,
-  greatest(input_rest, 0) as input_tokens,
+  {at_least_0("input_rest")} as input_tokens,
   cache_read_tokens,
   cache_write_5m_tokens,
   cache_write_1h_tokens,
   case when cache_write_tokens is not null then try(cache_written - cache_written_by_ttl) end
     as cache_write_other_tokens,
   try(completion_tokens - coalesce(output_audio_tokens, 0) - coalesce(output_image_tokens, 0)) as output_rest,
-  greatest(output_rest, 0) as output_tokens,
+  {at_least_0("output_rest")} as output_tokens,
   input_audio_tokens,
   output_audio_tokens,
   input_image_tokens,

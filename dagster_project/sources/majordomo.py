@@ -31,10 +31,9 @@ from dagster_project.sources._request_log import (
     Listing,
     LogEntry,
     RequestLog,
-    instant,
-    lookup,
-    unless_within,
 )
+from dagster_project.sources._sql import at_least_0, instant, lookup, unless_within
+from dagster_project.sources._who_bills import WHO_BILLS
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags", "reported cost")
@@ -70,15 +69,6 @@ COLUMNS: Mapping[str, str] = {
     "raw_metadata": "JSON",
 }
 """All that is selected. What becomes money or an instant stays text until it is cast exactly."""
-
-_PROVIDERS: Mapping[str, str] = {
-    "gemini": "google",
-    "vertex": "google",
-    "vertexai": "google",
-    "bedrock": "aws",
-    "azure-openai": "azure",
-}
-"""Majordomo's names of who serves, and who bills; a name that is not here bills under itself."""
 
 _NOT_TAGS = ("trace-id", "trace_id", "session-id", "session_id", "tags")
 """Metadata that say which call it was and nothing of who made it, and a list of tags in one header."""
@@ -121,7 +111,7 @@ select
   * replace (nullif(nullif(model, ''), 'unknown') as model),
   {instant("requested_at")} as started_at,
   coalesce({instant("responded_at")}, started_at) as ended_at,
-  {lookup(_PROVIDERS, "nullif(lower(provider), '')", "lower(provider)")} as served_by,
+  {lookup(WHO_BILLS, "nullif(lower(provider), '')", "lower(provider)")} as served_by,
   coalesce(status_code between 200 and 299, false) as is_ok,
   (is_ok or status_code = 499) and input_tokens = 0 and output_tokens = 0 as is_unmeasured,
   is_ok and not is_unmeasured and not coalesce(model_alias_found, true) as is_unpriced,
@@ -165,7 +155,7 @@ select
   false as is_cache_hit,
   response_time_ms as latency_ms,
   1 as requests,
-  {measured("greatest(input_rest, 0)")} as input_tokens,
+  {measured(at_least_0("input_rest"))} as input_tokens,
   {measured("cached_tokens")} as cache_read_tokens,
   {measured("cache_creation_tokens")} as cache_write_other_tokens,
   {measured("output_tokens")} as output_tokens,

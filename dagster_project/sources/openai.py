@@ -196,7 +196,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     with _http.Api(
         entry,
         days,
-        headers=lambda key: {"Authorization": f"Bearer {key}"},
+        headers=_http.bearer,
         needs="an organisation's admin key (sk-admin-...) that may read usage, costs and projects; "
         "a project's key is refused",
     ) as api:

@@ -17,7 +17,7 @@ from dagster_project.days import Days
 from dagster_project.records import Kind
 from dagster_project.sources import Parsed, _buckets, _downloads, _exports, _line_items, openai
 from dagster_project.sources._line_items import Line
-from dagster_project.sources._request_log import instant
+from dagster_project.sources._sql import exact, instant, is_currency
 
 KINDS: tuple[Kind, ...] = ("charge",)
 TELLS = ("bill", "api key")
@@ -87,16 +87,16 @@ select
   api_key_id,
   user_id as principal_id,
   line_item,
-  {_exports.exact("amount_value")} as billed_cost,
+  {exact("amount_value")} as billed_cost,
   upper(amount_currency) as currency,
-  {_exports.exact("quantity", "case when quantity_unit = '1000_tokens' then 1000 else 1 end")} as quantity,
+  {exact("quantity", "case when quantity_unit = '1000_tokens' then 1000 else 1 end")} as quantity,
   case when quantity_unit = '1000_tokens' then 'tokens' else quantity_unit end as quantity_unit,
   case
     when started is null or started <> started::date then 'start_time'
     when ended - started not between interval 1 second and interval 1 day then 'end_time'
     when is_empty then null
     when billed_cost is null then 'amount_value'
-    when known.quantity is not null and {_exports.exact("known.quantity")} is null then 'quantity'
-    when not coalesce(regexp_full_match(upper(amount_currency), '[A-Z]{{3}}'), false) then 'amount_currency'
+    when known.quantity is not null and {exact("known.quantity")} is null then 'quantity'
+    when not {is_currency("upper(amount_currency)")} then 'amount_currency'
   end as broken
 from ({known}) as known"""

@@ -97,7 +97,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     with _http.Api(
         entry,
         days,
-        headers=lambda key: {"Authorization": f"Bearer {key}"},
+        headers=_http.bearer,
         needs="a management key, which an administrator makes under Settings, Management Keys; a key for "
         "inference is refused",
     ) as api:

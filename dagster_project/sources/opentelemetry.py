@@ -34,28 +34,25 @@ resources. Of all their attributes only tags are read that are well known, or li
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 import duckdb
 from duckdb import ConstantExpression as Literal
-from pydantic import AfterValidator
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import MONEY, Kind
-from dagster_project.settings import GatewayEntry, Text
 from dagster_project.sources import Parsed, _files, _routes, _tags
 from dagster_project.sources import _conventions as said
 from dagster_project.sources._request_log import (
     FILES,
     LARGEST,
     LOGGED,
-    lookup,
+    FilesEntry,
     refuse_broken,
-    unless_within,
 )
+from dagster_project.sources._sql import at_least_0, lookup, texts, unless_within
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags", "reported cost")
@@ -64,13 +61,11 @@ RESTATES_DAYS = 3
 KEEPS_RAW = False
 
 
-class Entry(GatewayEntry):
+class Entry(FilesEntry):
     """Applications, agents or gateways that trace their calls. A route's `deployment` is the host that was
     called, the model as it was asked for (on Azure, the deployment), or the name of the service.
     """
 
-    path: Annotated[Text, AfterValidator(_files.check)]
-    """A glob of files on disk or in an object store; `{date:%Y-%m-%d}` where one is named for its day."""
     tag_attributes: tuple[str, ...] = ()
     """Attributes of spans and resources that are tags, besides those that are well known."""
 
@@ -161,7 +156,7 @@ def _spans(entry: Entry) -> str:
         ("metadata",),
     ]
     kept = "|".join([prefixed, *(re.escape(name) for names in told for name in names)])
-    texts = ",\n    ".join(f"{_said(*names)} as {name}" for name, names in said.SAID.items())
+    told_as = ",\n    ".join(f"{_said(*names)} as {name}" for name, names in said.SAID.items())
     counted = ",\n    ".join(f"{_said(*names)} as {name}_said" for name, names in said.COUNTED.items())
     counts = ",\n    ".join(f"{_whole(f'{name}_said')} as {name}" for name in said.COUNTED)
     unreadable = " + ".join(f"({name}_said is not null and {name} is null)::int" for name in said.COUNTED)
@@ -214,7 +209,7 @@ from (
   ), told as (
     select
       *,
-    {texts},
+    {told_as},
     {counted},
     try_cast({_said(*said.PARAMETERS)} as json) as parameters,
     try_cast({_said("metadata")} as json) as metadata,
@@ -245,8 +240,8 @@ from (
       {lookup(said.KINDS, "lower(kind)", "null")}
     ) as operation,
     case
-      when lower(operation_said) in ({_texts(said.PARENTS)}) then null
-      when lower(kind) not in ({_texts(said.KINDS)}) then null
+      when lower(operation_said) in ({texts(said.PARENTS)}) then null
+      when lower(kind) not in ({texts(said.KINDS)}) then null
       when operation is not null then 'sure'
       when model is not null and coalesce(input_total_said, output_total_said) is not null
         then 'unless above'
@@ -288,7 +283,7 @@ select
   ended_at::date as usage_date,
   {", ".join(f"{sql} as {name}" for name, sql in who_pays.items())},
   {", ".join(f"tags['{column}'] as {column}" for column in columns)},
-  map_from_entries(list_filter(map_entries(tags), lambda tag: tag.key not in ({_texts(columns)}))) as tags,
+  map_from_entries(list_filter(map_entries(tags), lambda tag: tag.key not in ({texts(columns)}))) as tags,
   coalesce(operation, 'other') as operation,
   model,
   model_requested,
@@ -310,15 +305,15 @@ select
     (first_token_ns - start_ns) / 1000000
   ))::bigint as ttft_ms,
   1 as requests,
-  {_at_least_0("input_rest")} as input_tokens,
+  {at_least_0("input_rest")} as input_tokens,
   cache_read as cache_read_tokens,
   cache_write_5m as cache_write_5m_tokens,
   cache_write_1h as cache_write_1h_tokens,
-  {_at_least_0("cache_write - written_by_lifetime")} as cache_write_other_tokens,
-  {_at_least_0("output_rest")} as output_tokens,
-  {_at_least_0("audio_fresh")} as input_audio_tokens,
+  {at_least_0("cache_write - written_by_lifetime")} as cache_write_other_tokens,
+  {at_least_0("output_rest")} as output_tokens,
+  {at_least_0("audio_fresh")} as input_audio_tokens,
   audio_out as output_audio_tokens,
-  {_at_least_0("image_fresh")} as input_image_tokens,
+  {at_least_0("image_fresh")} as input_image_tokens,
   images_out as output_image_tokens,
   reasoning as reasoning_tokens,
   cost::{MONEY} as reported_cost,
@@ -493,11 +488,6 @@ def _whole(text: str) -> str:
     return f"try_cast(regexp_extract({text}, '^(-?[0-9]+)([.]0*)?$', 1) as bigint)"
 
 
-def _at_least_0(number: str) -> str:
-    """0 for what is less; null stays null, which `greatest` would not leave."""
-    return f"case when {number} < 0 then 0 else {number} end"
-
-
 def _pairs(attributes: str, pattern: str) -> str:
     """Key and text of the attributes whose key is a `pattern`; of a list of labels its JSON."""
     kinds = ", ".join(f'a.value."{kind}Value"' for kind in ("string", "int", "double", "bool"))
@@ -507,7 +497,7 @@ def _pairs(attributes: str, pattern: str) -> str:
     return f"""list_transform(
           list_filter({attributes}, lambda a: regexp_full_match(a.key, {Literal(pattern)})),
           lambda a: {{'key': a.key,
-            'value': case when a.key in ({_texts(said.LABELS)}) then {labels} else {text} end}})"""
+            'value': case when a.key in ({texts(said.LABELS)}) then {labels} else {text} end}})"""
 
 
 def _claims(pairs: str, pattern: str) -> str:
@@ -525,7 +515,3 @@ def _tag_names(entry: Entry) -> str:
     spelled = ["[-._ ]?".join(_tags.canonical_key(key).split("_")) for key in known]
     listed = [re.escape(re.sub(f"^{said.PREFIX}", "", name)) for name in entry.tag_attributes]
     return f"(?i:(?:x[-_])?(?:{'|'.join(dict.fromkeys([*spelled, *listed]))}))"
-
-
-def _texts(values: Iterable[str]) -> str:
-    return ", ".join(f"'{value}'" for value in values)

@@ -32,6 +32,7 @@ from dagster_project.sources import Parsed, _mapped_rows, _mapped_tables, _postg
 from dagster_project.sources._map import Map
 from dagster_project.sources._mapped_rows import Shape
 from dagster_project.sources._request_log import LogEntry
+from dagster_project.sources._sql import quoted
 from dagster_project.sources._who_bills import KNOWN, WHO_BILLS
 
 KINDS: tuple[Kind, ...] = ("request",)
@@ -113,7 +114,7 @@ def _rows_query(source: str, table: _postgres.Table, days: Days) -> str:
             f"where created_at between timestamptz '{near.start}' and timestamptz '{near.end}'"
         )
     read = [name for name in _mapped_rows.columns_read(MAP, SHAPE) if name in table.columns]
-    columns = ", ".join(f"m.{_postgres.quoted(name)}" for name in read)
+    columns = ", ".join(f"m.{quoted(name)}" for name in read)
     return f"""
 select row_to_json(line)::text as line from (
   select {columns}, i.tags, i.episode_id

@@ -61,7 +61,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     with _http.Api(
         entry,
         days,
-        headers=lambda key: {"Authorization": f"Bearer {key}"},
+        headers=_http.bearer,
         needs=f"an API key of the organisation {entry.organization}",
         missing="Or the billing usage API, a beta, is not enabled for the organisation: ask its support.",
     ) as api:

@@ -69,7 +69,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     with _http.Api(
         entry,
         days,
-        headers=lambda key: {"Authorization": f"Bearer {key}"},
+        headers=_http.bearer,
         needs="a management key of the team that may read billing (xAI Console, Settings, Management Keys); "
         "an API key is refused",
         missing="Or it is not this key's team: see `team` of the entry.",

@@ -1,9 +1,9 @@
-{# Those of a map of tags that some selector of the ownership map asks for; null of null. #}
-{% macro deciding_of(tags) -%}
+{# Those of a map of tags whose keys are in a list; null of null. #}
+{% macro tags_among(tags, keys) -%}
     case
         when {{ tags }} is not null
             then map_from_entries(
-                list_filter(map_entries({{ tags }}), lambda tag: list_contains(deciding.tag_keys, tag.key)) -- noqa: RF01
+                list_filter(map_entries({{ tags }}), lambda tag: list_contains({{ keys }}, tag.key)) -- noqa: RF01
             )
     end
 {%- endmacro %}

@@ -12,7 +12,7 @@ with deciding as (
 requests as (
     select
         groups.*,
-        {{ deciding_of("groups.tags") }} as deciding_tags
+        {{ tags_among("groups.tags", "deciding.tag_keys") }} as deciding_tags
     from {{ ref("int_request_groups") }} as groups
     cross join deciding
 ),
@@ -29,7 +29,7 @@ identified as (
         {{ said_by("requests.tags", "fragments.charge_tags") }} as tags,
         case when deciding.has_model then fragments.model end as deciding_model,
         case when deciding.has_line_item then fragments.line_item end as deciding_line_item,
-        {{ said_by("requests.deciding_tags", deciding_of("fragments.charge_tags")) }} as deciding_tags
+        {{ said_by("requests.deciding_tags", tags_among("fragments.charge_tags", "deciding.tag_keys")) }} as deciding_tags
     from {{ ref("int_fragments_cut") }} as fragments
     cross join deciding
     left join requests on fragments.request_group_id = requests.request_group_id

@@ -20,12 +20,7 @@ select
     charges.context_tier,
     charges.region,
     -- of the resource, as the bill says them; only those that this deployment reports by
-    case
-        when cardinality(charges.tags) > 0
-            then map_from_entries(
-                list_filter(map_entries(charges.tags), lambda tag: list_contains(active_tags.keys, tag.key)) -- noqa: RF01
-            )
-    end as tags,
+    {{ tags_among("nullif(charges.tags, map {})", "active_tags.keys") }} as tags,
 
     charges.charge_category,
     charges.line_item,

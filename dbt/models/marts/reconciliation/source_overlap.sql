@@ -56,10 +56,7 @@ kept as (
     select
         counted.*,
         beside.other_source as spoken_by,
-        case
-            when beside.is_declared or set_aside.source is not null then 'kept: only this source saw them'
-            else 'kept: nobody declared that the sources log the same calls'
-        end as verdict
+        beside.is_declared or set_aside.source is not null as is_told_apart
     from counted
     inner join beside
         on counted.usage_date = beside.usage_date
@@ -91,8 +88,11 @@ select
     source,
     spoken_by,
     {% for name in who %}{{ name }}, {% endfor %}
-    verdict,
+    case
+        when is_told_apart then 'kept: only this source saw them'
+        else 'kept: nobody declared that the sources log the same calls'
+    end as verdict,
     requests::bigint as requests,
     reported_cost::decimal(38, 12) as reported_cost_usd,
-    case when verdict like '%nobody declared%' then concat('overlaps: [[', spoken_by, ', ', source, ']]') end as what_to_write
+    case when not is_told_apart then concat('overlaps: [[', spoken_by, ', ', source, ']]') end as what_to_write
 from kept
