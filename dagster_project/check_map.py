@@ -33,7 +33,7 @@ from dagster_project.ownership import Mistake, OwnershipError, OwnershipMap, fil
 from dagster_project.terminal import cell, counted, dollars, jsonable, plain, usd
 
 # From the map's first reader to the marts' common source; the rest follows from that.
-MODELS = "int_fragments_identified+,+fct_cost_allocations"
+MODELS = "int_asked_by_map+,+fct_cost_allocations"
 
 MOST_SHOWN = 10
 """Identities that change hands, in text; JSON has all."""

@@ -50,6 +50,10 @@ IS_BILLABLE = """(not coalesce(is_cache_hit, false)
 """SQL of whether a request can be on the provider's bill: not a cache hit of the gateway, and not an error,
 unless the gateway saw a cost (an answer cut off in the middle is billed)."""
 
+QUANTITY = "DECIMAL(20,3)"
+"""Quantities are priced and weighed in thousandths of their meter's unit: told so here, no division is needed for it
+later. One that is too great is an error."""
+
 TOO_MANY = "(too many values)"
 """The value of a tag on a day on which it has more values than are reported by, but for the most frequent."""
 
@@ -74,7 +78,7 @@ def rolled_up(
 
     Columns: DIMENSIONS, `started_hour`, `tags`, `context_above_tokens` (the greatest of
     rates.CONTEXT_BANDS that the request's context exceeds, 0 below all, null where nobody knows),
-    `is_billable`, `meter`, `quantity`, and `reported_cost` (USD, on each group's `requests` row only).
+    `is_billable`, `meter`, `quantity` (a QUANTITY), and `reported_cost` (USD, on each group's `requests` row only).
     """
     connection.execute(f"create temp table rolled as {_rolled(records, active_tags)}")
     try:
@@ -162,7 +166,7 @@ def _long(active_tags: Sequence[str]) -> str:
   map_from_entries(list_filter(list_zip({keys}, tag_values), lambda tag: tag[2] is not null)) as tags,
   context_above_tokens, is_billable"""
     columns = ", ".join(
-        f"{{'meter': '{meter.name}', 'quantity': {meter.column}::decimal(38,12)}}" for meter in METERS
+        f"{{'meter': '{meter.name}', 'quantity': {meter.column}::{QUANTITY}}}" for meter in METERS
     )
     return f"""
 select * exclude (counted, reported_cost), counted.meter, counted.quantity,
@@ -171,7 +175,7 @@ from (select {group}, reported_cost, unnest([{columns}]) as counted from rolled)
 where counted.quantity is not null
 union all
 (
-  select {group}, entry.key, sum(entry.value)::decimal(38,12), null::decimal(38,12)
+  select {group}, entry.key, sum(entry.value)::{QUANTITY}, null::decimal(38,12)
   from (
     select *, unnest(flatten(list_transform(other_meters, lambda meters: map_entries(meters)))) as entry
     from rolled where other_meters is not null

@@ -236,7 +236,7 @@ def tripped(tmp_path_factory) -> Tripped:
     made = books.build(
         written(books.home, "teams: {support: {}}"),
         "--select",
-        "+int_fragments_cut",
+        "+int_fragments_identified",
         *skipped,
         guards=settings.DEFAULT_GUARDS,
     )

@@ -26,3 +26,8 @@ full outer join amounts_after
     on {% for key in by %} amounts_before.{{ key }} is not distinct from amounts_after.{{ key }} {{ "and" if not loop.last }} {% endfor %}
 where amounts_before.amount is distinct from amounts_after.amount
 {% endmacro %}
+
+{# Fragments whose rule has shares; all others are one team's as they are. #}
+{% macro of_split_services() -%}
+    rule in (select splits.rule from {{ source("lake", "ownership_splits") }} as splits)
+{%- endmacro %}

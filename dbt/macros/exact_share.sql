@@ -5,15 +5,16 @@
   including the row, `total` the weights' sum (not zero). Row i takes cut(upto_i) - cut(upto_i - weight_i), where
   cut(x) = round(amount * x / total), in units of 1 / `units`; the parts telescope to the amount whatever the
   rounding does. Any DECIMAL(38,12) has an exact split, whose `amount` times `units` must be whole; `total` has to be
-  below 10^25 (10^13 USD in `money_weight`), or it is an error, never a wrong part.
+  below 10^25 (10^13 USD in `money_weight`), or it is an error, never a wrong part. `whole` is `whole_units` of the
+  amount without its sign, where few amounts are split among many rows: it costs more than the share.
 #}
-{% macro exact_share(amount, weight, upto, total, units="1000000000000") -%}
-    {{ return(adapter.dispatch("exact_share")(amount, weight, upto, total, units)) }}
+{% macro exact_share(amount, weight, upto, total, units="1000000000000", whole=none) -%}
+    {{ return(adapter.dispatch("exact_share")(amount, weight, upto, total, units, whole)) }}
 {%- endmacro %}
 
 {# Division gives a DOUBLE in DuckDB, so whole units come back to decimals by multiplication. #}
-{% macro duckdb__exact_share(amount, weight, upto, total, units) -%}
-    {%- set whole = whole_units("abs(" ~ amount ~ ")", units) -%}
+{% macro duckdb__exact_share(amount, weight, upto, total, units, whole) -%}
+    {%- set whole = whole or whole_units("abs(" ~ amount ~ ")", units) -%}
     (
         (
             sign({{ amount }})::hugeint * (
@@ -24,8 +25,9 @@
     )::decimal(38, 12)
 {%- endmacro %}
 
-{# The whole part of (whole * x + plus) / total, for x >= 0. Where the product may need more digits than a HUGEINT
-   has, it is divided in two steps of twelve digits each, as on paper: slow, and hardly ever needed. #}
+{# The whole part of (whole * x + plus) / total, for 0 <= x <= total and plus < total. All and nothing need no division,
+   which is what costs. Where the product may need more digits than a HUGEINT has, it is divided in two steps of twelve
+   digits each, as on paper: slow, and hardly ever needed. #}
 {% macro portion(whole, x, total, plus="0") -%}
     {%- set rest = "((" ~ whole ~ ") % (" ~ total ~ "))" -%}
     {%- set high = "(" ~ rest ~ " // 1000000000000 * (" ~ x ~ "))" -%}
@@ -33,6 +35,8 @@
     {%- set ten_to_18 = "1000000000000000000" -%}
     (
         case
+            when ({{ x }}) = ({{ total }}) then {{ whole }}
+            when ({{ x }}) = 0 then 0 * ({{ whole }}) -- null of null
             when ({{ whole }}) < {{ ten_to_18 }} and ({{ x }}) < {{ ten_to_18 }}
                 then (({{ whole }}) * ({{ x }}) + {{ plus }}) // ({{ total }})
             else
@@ -43,12 +47,16 @@
     )
 {%- endmacro %}
 
-{# An amount in units of 1 / `units`: the digits before and after the point apart, since their product may be too long
-   for a decimal. #}
+{# An amount in units of 1 / `units`. Where the product may be too long for a decimal, the digits before and after the
+   point go apart: that is four divisions. #}
 {% macro whole_units(amount, units="1000000000000") -%}
     (
-        trunc({{ amount }})::hugeint * {{ units }}
-        + (({{ amount }} - trunc({{ amount }})) * {{ units }})::hugeint
+        case
+            when abs({{ amount }}) < 10000000000000 then ({{ amount }} * {{ units }})::hugeint
+            else
+                trunc({{ amount }})::hugeint * {{ units }}
+                + (({{ amount }} - trunc({{ amount }})) * {{ units }})::hugeint
+        end
     )
 {%- endmacro %}
 

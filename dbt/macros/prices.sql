@@ -27,10 +27,13 @@
     and {{ hour }} is not distinct from {{ prices }}.started_hour
 {%- endmacro %}
 
-{# Quantity times price, in USD: exact products, rounded once to twelve decimals. #}
-{% macro rated(quantity, usd_per_unit) -%}
-    case when {{ usd_per_unit }} is not null then {{ quantity }}::decimal(20, 3) * {{ usd_per_unit }} end::decimal(38, 12)
+{# Quantity in thousandths times price, in USD: all eighteen decimals. #}
+{% macro rated_exactly(quantity, usd_per_unit) -%}
+    case when {{ usd_per_unit }} is not null then {{ quantity }}::decimal(20, 3) * {{ usd_per_unit }} end
 {%- endmacro %}
+
+{# The same, rounded once to twelve decimals. #}
+{% macro rated(quantity, usd_per_unit) -%} ({{ rated_exactly(quantity, usd_per_unit) }})::decimal(38, 12) {%- endmacro %}
 
 {# Whether a value matches a glob in which only `*` is special. #}
 {% macro matches_glob(value, glob) -%}

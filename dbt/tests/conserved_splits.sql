@@ -1,3 +1,5 @@
 -- Splitting a fragment between teams keeps it whole, in money.
 {{ config(meta={"dagster": {"ref": {"name": "int_fragments_split"}}}) }}
-{{ not_conserved(ref("int_fragments_owned"), ref("int_fragments_split"), ["fragment_id"], "cost_usd", "cost_usd") }}
+{{ not_conserved(
+    ref("int_fragments_owned"), ref("int_fragments_split"), ["fragment_id"], "cost_usd", "cost_usd", of_split_services()
+) }}

@@ -1,7 +1,7 @@
 -- A month of which too many tokens are neither billed nor priced is not a cheap month. What is unpriced but below the
 -- threshold stays a row that says so. Tokens of requests that their gateway knows the cost of are not unpriced, and those
 -- that name no model cannot be priced by a line.
-{{ config(meta={"dagster": {"ref": {"name": "int_fragments_cut"}}}) }}
+{{ config(meta={"dagster": {"ref": {"name": "int_fragments_identified"}}}) }}
 with tokens as (
     select
         date_trunc('month', usage_date)::date as month,
@@ -15,11 +15,11 @@ with tokens as (
         and not coalesce(
             cell_id is null
             and request_group_id in (
-                select request_group_id from {{ ref("int_fragments_cut") }} where cost_basis = 'reported'
+                select request_group_id from {{ ref("int_fragments_identified") }} where cost_basis = 'reported'
             ),
             false
         ) as is_unpriced
-    from {{ ref("int_fragments_cut") }}
+    from {{ ref("int_fragments_identified") }}
     where quantity_unit = 'tokens'
 ),
 

@@ -1,4 +1,5 @@
 -- One row per fragment of the bill and team, where identity decides who pays: all but the lines that a policy allocates.
+{{ config(materialized="view") }}
 with environments as (
     select written, environment from {{ source("lake", "ownership_environments") }}
 )

@@ -31,7 +31,8 @@ seen as (
     group by all
 ),
 
--- A cell weighs what it was rated, or what it cost where a line of the bill is all there is.
+-- A cell weighs what it was rated, or what it cost where a line of the bill is all there is; or what its requests do, where
+-- that is more.
 bases as (
     select
         cells.cell_id,
@@ -47,7 +48,19 @@ bases as (
     left join seen on cells.cell_id = seen.cell_id
 ),
 
--- A line that names no meter meets the same requests once for each of theirs: one part each.
+totals as (
+    select
+        *,
+        case
+            when is_by_money then greatest(money_weight, seen_money_weight)
+            else greatest(quantity_weight, seen_quantity_weight)
+        end as weight_total,
+        greatest(quantity_weight, seen_quantity_weight) as quantity_weight_total
+    from bases
+),
+
+-- A line that names no meter meets the same requests once for each of theirs: one part each. A cell of which nothing
+-- has weight stays whole, as unseen.
 parts as (
     select
         went_through.cell_id,
@@ -55,13 +68,13 @@ parts as (
         min(went_through.match_level) as match_level,
         sum(
             case
-                when bases.is_by_money then coalesce(went_through.money_weight, 0)
+                when totals.is_by_money then coalesce(went_through.money_weight, 0)
                 else went_through.quantity_weight
             end
         ) as weight,
         sum(went_through.quantity_weight) as quantity_weight
     from went_through
-    inner join bases on went_through.cell_id = bases.cell_id
+    inner join totals on went_through.cell_id = totals.cell_id
     group by went_through.cell_id, went_through.request_group_id
     union all
     select
@@ -69,37 +82,29 @@ parts as (
         null as request_group_id,
         null as match_level,
         case
-            when is_by_money then greatest(money_weight - seen_money_weight, 0)
-            else greatest(quantity_weight - seen_quantity_weight, 0)
+            when weight_total = 0 then 1
+            when is_by_money then weight_total - seen_money_weight
+            else weight_total - seen_quantity_weight
         end as weight,
-        greatest(quantity_weight - seen_quantity_weight, 0) as quantity_weight
-    from bases
-),
-
--- An empty part is left out; a cell of which nothing has weight stays whole, as unseen.
-kept as (
-    select
-        * replace (
-            case when sum(weight) over cell = 0 and request_group_id is null then 1 else weight end as weight,
-            case
-                when sum(quantity_weight) over cell = 0 and request_group_id is null then 1 else quantity_weight
-            end as quantity_weight
-        )
-    from parts
-    window cell as (partition by cell_id)
+        case when quantity_weight_total = 0 then 1 else quantity_weight_total - seen_quantity_weight end
+            as quantity_weight
+    from totals
 )
 
 select
-    cell_id,
-    request_group_id,
-    match_level,
-    weight,
-    sum(weight) over (cell order by request_group_id nulls last rows unbounded preceding) as weight_upto,
-    sum(weight) over (cell) as weight_total,
-    quantity_weight,
-    sum(quantity_weight) over (cell order by request_group_id nulls last rows unbounded preceding)
-        as quantity_weight_upto,
-    sum(quantity_weight) over (cell) as quantity_weight_total
-from kept
-where weight > 0 or quantity_weight > 0
-window cell as (partition by cell_id)
+    parts.cell_id,
+    parts.request_group_id,
+    parts.match_level,
+    parts.weight,
+    sum(parts.weight) over upto as weight_upto,
+    greatest(totals.weight_total, 1) as weight_total,
+    parts.quantity_weight,
+    sum(parts.quantity_weight) over upto as quantity_weight_upto,
+    greatest(totals.quantity_weight_total, 1) as quantity_weight_total
+from parts
+inner join totals on parts.cell_id = totals.cell_id
+-- an empty part is left out
+where parts.weight > 0 or parts.quantity_weight > 0
+window upto as (
+    partition by parts.cell_id order by parts.request_group_id nulls last rows unbounded preceding
+)

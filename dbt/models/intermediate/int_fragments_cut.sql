@@ -1,6 +1,16 @@
 -- One row per fragment: the smallest piece of money that still knows the charge it came from, the usage cell that it
 -- was spread to, and the group of requests that caused it (null where no gateway saw it).
-with cut_cells as (
+{{ config(materialized="view") }}
+with spread as (
+    select
+        *,
+        {{ quantity_units("quantity") }} as quantity_units,
+        {{ whole_units("abs(amount)") }} as whole_amount,
+        {{ whole_units("abs(quantity)", quantity_units("quantity")) }} as whole_quantity
+    from {{ ref("int_charges_spread") }}
+),
+
+cut_cells as (
     select
         spread.cell_id,
         spread.charge_id,
@@ -8,12 +18,14 @@ with cut_cells as (
         spread.cost_basis,
         covered.request_group_id,
         covered.match_level as request_match,
-        {{ exact_share("spread.amount", "covered.weight", "covered.weight_upto", "covered.weight_total") }} as cost_usd,
+        {{ exact_share(
+            "spread.amount", "covered.weight", "covered.weight_upto", "covered.weight_total", whole="spread.whole_amount"
+        ) }} as cost_usd,
         {{ exact_share(
             "spread.quantity", "covered.quantity_weight", "covered.quantity_weight_upto",
-            "covered.quantity_weight_total", quantity_units("spread.quantity")
+            "covered.quantity_weight_total", "spread.quantity_units", whole="spread.whole_quantity"
         ) }} as quantity
-    from {{ ref("int_charges_spread") }} as spread
+    from spread
     inner join {{ ref("int_cells_covered") }} as covered on spread.cell_id = covered.cell_id
 ),
 

@@ -1,20 +1,11 @@
 -- One row per fragment, with its id, its gateway identity and tags, and the id of the identity that decides its owner.
 -- Tags are those of the requests, and where they do not say, those that the bill prints on the line.
-with deciding as (
-    select
-        list(distinct tag_key) filter (where tag_key is not null) as tag_keys,
-        coalesce(bool_or(dimension = 'model'), false) as has_model,
-        coalesce(bool_or(dimension = 'line_item'), false) as has_line_item
-    from {{ source("lake", "ownership_conditions") }}
-),
-
--- Only what some selector asks for, so that identities stay few.
-requests as (
+with requests as (
     select
         groups.*,
-        {{ tags_among("groups.tags", "deciding.tag_keys") }} as deciding_tags
+        {{ tags_among("groups.tags", "asked.tag_keys") }} as deciding_tags
     from {{ ref("int_request_groups") }} as groups
-    cross join deciding
+    cross join {{ ref("int_asked_by_map") }} as asked
 ),
 
 identified as (
@@ -27,16 +18,16 @@ identified as (
         requests.gateway_team_name,
         requests.gateway_user,
         {{ said_by("requests.tags", "fragments.charge_tags") }} as tags,
-        case when deciding.has_model then fragments.model end as deciding_model,
-        case when deciding.has_line_item then fragments.line_item end as deciding_line_item,
-        {{ said_by("requests.deciding_tags", tags_among("fragments.charge_tags", "deciding.tag_keys")) }} as deciding_tags
+        case when asked.has_model then fragments.model end as deciding_model,
+        case when asked.has_line_item then fragments.line_item end as deciding_line_item,
+        {{ said_by("requests.deciding_tags", tags_among("fragments.charge_tags", "asked.tag_keys")) }} as deciding_tags
     from {{ ref("int_fragments_cut") }} as fragments
-    cross join deciding
+    cross join {{ ref("int_asked_by_map") }} as asked
     left join requests on fragments.request_group_id = requests.request_group_id
 )
 
 select
-    identified.*,
+    * exclude (deciding_model, deciding_line_item, deciding_tags),
     md5({{ key_of(["charge_id", "cell_id", "request_group_id", "meter"]) }}) as fragment_id,
     md5({{ key_of(identity_columns()) }}) as identity_id
 from identified

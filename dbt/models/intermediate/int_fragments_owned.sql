@@ -1,5 +1,6 @@
 -- One row per fragment, with the rule that owns it and what its tags claim, whether or not they decide. Not of the lines
 -- that a policy allocates.
+{{ config(materialized="view") }}
 select
     fragments.*,
 

@@ -3,8 +3,8 @@ with rated as (
     select
         requests.*,
         prices.context_tier,
-        {{ rated("requests.quantity", "prices.usd_per_unit") }} as rated_cost,
-        {{ rated("requests.quantity", "prices.list_usd_per_unit") }} as list_cost
+        {{ rated_exactly("requests.quantity", "prices.usd_per_unit") }} as rated_cost,
+        {{ rated_exactly("requests.quantity", "prices.list_usd_per_unit") }} as list_cost
     from {{ ref("stg_requests") }} as requests
     inner join {{ ref("int_prices") }} as prices
         on {{ on_price("requests", "prices", "requests.started_hour", "requests.context_above_tokens") }}
@@ -31,10 +31,10 @@ daily as (
         context_tier,
         meter,
         unit,
-        sum(quantity) as quantity,
+        sum(quantity)::decimal(38, 12) as quantity,
         -- null as soon as a part has no price: a sum that leaves something out is a guess
-        case when count(*) = count(rated_cost) then sum(rated_cost) end as rated_cost,
-        case when count(*) = count(list_cost) then sum(list_cost) end as list_cost,
+        case when count(*) = count(rated_cost) then sum(rated_cost) end::decimal(38, 12) as rated_cost,
+        case when count(*) = count(list_cost) then sum(list_cost) end::decimal(38, 12) as list_cost,
         sum(reported_cost) as reported_cost
     from rated
     group by all

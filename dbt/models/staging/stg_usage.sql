@@ -16,7 +16,7 @@ with daily as (
         max(usage.provider_project_name) as provider_project_name,
         max(usage.api_key_name) as api_key_name,
         max(usage.principal_name) as principal_name,
-        sum(usage.quantity) as quantity
+        sum(usage.quantity)::decimal(38, 12) as quantity
     from {{ source("lake", "usage_rollups") }} as usage
     group by all
 )
