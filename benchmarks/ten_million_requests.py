@@ -55,7 +55,7 @@ REQUEST = {
     "gateway_key_id": "'vk' || (i % 12)",
     "tags": "map(['service', 'feature', 'customer', 'environment', 'run_id'], ['s' || (i % 12), "
     "'f' || (i % 12) || '-' || (hash(i) % 4), "
-    "'c' || floor(500 * pow((hash(i + 7) % 10000) / 10000.0, 3))::int, 'prod', 'r' || i])",
+    "'c' || floor({customers} * pow((hash(i + 7) % 10000) / 10000.0, 3))::int, 'prod', 'r' || i])",
     "model": "'gpt-4o-2024-08-06'",
     "operation": "'chat'",
     "context_tokens": "1000",
@@ -69,11 +69,12 @@ REQUEST = {
 METERS = {"input": "input_tokens", "cache_read": "cache_read_tokens", "output": "output_tokens"}
 
 
-def make(lake: Lake, requests: int) -> None:
+def make(lake: Lake, requests: int, customers: int = 500) -> None:
     """The day's records, the bill, the usage report and everything else that the marts need."""
     day = lake.records("request", "gateway", DAY)
     with lake.scratch() as scratch, duckdb.connect() as engine:
-        columns = ", ".join(f"({REQUEST.get(c.name, 'null')})::{c.type} as {c.name}" for c in COLUMNS)
+        said = {**REQUEST, "tags": REQUEST["tags"].format(customers=customers)}
+        columns = ", ".join(f"({said.get(c.name, 'null')})::{c.type} as {c.name}" for c in COLUMNS)
         engine.execute(
             f"copy (select {columns} from range({requests}) as t(i)) to '{scratch / 'r'}' "
             "(format parquet, compression zstd)"

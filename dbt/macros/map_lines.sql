@@ -14,15 +14,20 @@
     ]) }}
 {%- endmacro %}
 
-{# A value as the ownership map can say it. What it refuses (characters that do not show, blanks around, the stars of a
-   glob) becomes a `?`, which matches it; the middle of what looks like a secret key and the end of a very long text a `*`. #}
-{% macro sayable(value) -%}
-    {%- set shown = "regexp_replace(" ~ value ~ ", '[^\\p{L}\\p{M}\\p{N}\\p{P}\\p{S} ]|[*]|^ | $', '?', 'g')" -%}
+{# A value without what the ownership map refuses (characters that do not show, blanks around, the stars of a glob): a `?`
+   stands there, which matches it. The engine takes a while to prepare this one. #}
+{% macro shown(value) -%}
+    regexp_replace({{ value }}, '[^\p{L}\p{M}\p{N}\p{P}\p{S} ]|[*]|^ | $', '?', 'g')
+{%- endmacro %}
+
+{# A shown value as the map can say it: the middle of what looks like a secret key and the end of a very long text are a
+   `*`. #}
+{% macro sayable(shown_value) -%}
     case
-        when regexp_matches({{ shown }}, '^sk-[A-Za-z0-9_-]{20,}$')
-            then concat(left({{ shown }}, 7), '*', right({{ shown }}, 4))
-        when length({{ shown }}) > 1000 then concat(left({{ shown }}, 999), '*')
-        else {{ shown }}
+        when regexp_matches({{ shown_value }}, '^sk-[A-Za-z0-9_-]{20,}$')
+            then concat(left({{ shown_value }}, 7), '*', right({{ shown_value }}, 4))
+        when length({{ shown_value }}) > 1000 then concat(left({{ shown_value }}, 999), '*')
+        else {{ shown_value }}
     end
 {%- endmacro %}
 

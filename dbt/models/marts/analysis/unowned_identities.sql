@@ -9,7 +9,6 @@ with unsettled as (
         allocations.*,
         resolved.level as rule_level,
         coalesce(resolved.is_split, false) as is_split,
-        {{ sayable("provider") }} as sayable_provider,
         case
             {%- for key, value, _, _ in durable_keys() %}
             when {{ value }} <> '' then '{{ key }}'
@@ -26,25 +25,55 @@ with unsettled as (
         and allocations.identity_id is not null
 ),
 
-recognised as (
+named as (
     select
         *,
         case map_key
-            {%- for key, value, _, needs_provider in durable_keys() %}
-            when '{{ key }}' then concat(
-                '{',
-                {%- if needs_provider %}
-                'provider: ', {{ yaml_text("sayable_provider") }}, ', ',
-                {%- endif %}
-                '{{ key }}: ', {{ yaml_text(sayable(value)) }}, '}'
-            )
+            {%- for key, value, _, _ in durable_keys() %}
+            when '{{ key }}' then {{ value }}
             {%- endfor %}
-        end as selector,
+        end as key_value,
         case map_key
             {%- for key, value, name, _ in durable_keys() %}
-            when '{{ key }}' then {{ sayable("coalesce(nullif(" ~ name ~ ", ''), " ~ value ~ ")") }}
+            when '{{ key }}' then coalesce(nullif({{ name }}, ''), {{ value }})
             {%- endfor %}
-        end as name,
+        end as key_name,
+        case
+            when map_key in (
+                {%- for key, _, _, needs_provider in durable_keys() if needs_provider %}
+                '{{ key }}'{{ "," if not loop.last }}
+                {%- endfor %}
+            )
+                then provider
+        end as key_provider
+    from unsettled
+),
+
+shown as (
+    select
+        * replace (
+            {{ shown("key_value") }} as key_value,
+            {{ shown("key_name") }} as key_name,
+            {{ shown("key_provider") }} as key_provider
+        )
+    from named
+),
+
+recognised as (
+    select
+        * exclude (key_value, key_name, key_provider),
+        case
+            when map_key is not null
+                then concat(
+                    '{',
+                    case
+                        when key_provider is not null
+                            then concat('provider: ', {{ yaml_text(sayable("key_provider")) }}, ', ')
+                    end,
+                    map_key, ': ', {{ yaml_text(sayable("key_value")) }}, '}'
+                )
+        end as selector,
+        {{ sayable("key_name") }} as name,
         -- A rule that matches something as durable would only be contradicted; one for shares knows whose it is.
         rule is null
         or (
@@ -55,7 +84,7 @@ recognised as (
                 {%- endfor %}
             end
         ) as is_for_the_map
-    from unsettled
+    from shown
 ),
 
 -- A guess is about a selector, not about a month: its lines are the same wherever it stands.
@@ -86,16 +115,16 @@ guesses as (
 
 lines as (
     select
-        named.selector,
+        keys.selector,
         guesses.claimed_team as suggested_team,
         guesses.share as suggested_share,
         concat(
             '  ',
             concat_ws(
                 '-',
-                replace(named.map_key, '_', '-'),
-                nullif(trim(left(regexp_replace(lower(named.name), '[^a-z0-9]+', '-', 'g'), 40), '-'), ''),
-                left(md5(named.selector), 8)
+                replace(keys.map_key, '_', '-'),
+                nullif(trim(left(regexp_replace(lower(keys.name), '[^a-z0-9]+', '-', 'g'), 40), '-'), ''),
+                left(md5(keys.selector), 8)
             ),
             ':', chr(10),
             '    team: ',
@@ -106,14 +135,14 @@ lines as (
                     '  # a guess from tags: ', round(100 * guesses.share)::integer::varchar, ' % of its dollars'
                 )
             end, chr(10),
-            '    match: ', named.selector
+            '    match: ', keys.selector
         ) as map_lines
     from (
         select selector, map_key, max(name) as name
         from recognised
         group by all
-    ) as named
-    left join guesses on named.selector = guesses.selector and guesses.choice = 1
+    ) as keys
+    left join guesses on keys.selector = guesses.selector and guesses.choice = 1
 ),
 
 unowned as (
