@@ -57,17 +57,14 @@ def build(context: dg.AssetExecutionContext, target: Path, *arguments: str) -> B
     project = asked.dbt_project
     _hand_on_what_was_parsed(project, target)
     indirectly = ["--indirect-selection", asked.indirect_selection] if asked.indirect_selection else []
+    # The manifest and the results are here; writing them as JSON takes a second.
+    command = ["--no-write-json", "build", *arguments, *asked.selection_args, *indirectly]
+    context.log.info(f"Running dbt command: `dbt {' '.join(command)}`.")
     heard = _Heard(show=sys.stdout.write)
     try:
         # dbt ends its queries on this interrupt, and on no other.
         with raise_interrupts_as(KeyboardInterrupt):
-            ended = _invoke(
-                # The manifest and the results are here; writing them as JSON takes a second.
-                ["--no-write-json", "build", *arguments, *asked.selection_args, *indirectly],
-                project,
-                target,
-                heard,
-            )
+            ended = _invoke(command, project, target, heard)
     except KeyboardInterrupt:
         raise dg.DagsterExecutionInterruptedError from None
     return Build(
@@ -121,9 +118,7 @@ class _Heard:
     def error(self, ended: dbtRunnerResult) -> DagsterDbtCliRuntimeError | None:
         if ended.success and not self._errors:
             return None
-        return DagsterDbtCliRuntimeError(
-            "\n\n".join(["dbt failed", *(self._errors or [str(ended.exception)])])
-        )
+        return DagsterDbtCliRuntimeError("\n\n".join(self._errors or [str(ended.exception)]))
 
 
 def _invoke(arguments: Sequence[str], project: DbtProject, target: Path, heard: _Heard) -> dbtRunnerResult:

@@ -294,10 +294,12 @@ def _pulled(source: str, told: Mapping[str, dg.MetadataValue]) -> Pulled:
 def _readable(cause: SerializableErrorInfo) -> str:
     """The message of an error, without the class that Dagster puts before it."""
     message = re.sub(r"\x1b\[[0-9;]*m", "", cause.message).strip()
+    message = message.partition(f"{cause.cls_name}: ")[2] or message
     if cause.cls_name == "DagsterDbtCliRuntimeError":
         told = [line.strip() for line in message.splitlines() if line.lstrip().startswith(_DBT_VERDICTS)]
-        return "dbt refused the result: " + "; ".join(told or [message.splitlines()[0]])
-    return message.partition(f"{cause.cls_name}: ")[2] or message
+        first = " ".join(message.partition("\n\n")[0].split())
+        return "dbt refused the result: " + "; ".join(told or [first])
+    return message
 
 
 _DBT_VERDICTS = (
