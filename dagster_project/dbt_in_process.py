@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from dagster._utils.interrupts import raise_interrupts_as
 from dagster_dbt import DagsterDbtCliRuntimeError, DagsterDbtTranslator, DbtProject
 from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+from dbt_common.events.functions import env_scrubber, msg_to_dict
 
 if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
@@ -97,8 +99,6 @@ class _Heard:
         self._errors: list[str] = []
 
     def __call__(self, event: EventMsg) -> None:
-        from dbt_common.events.functions import env_scrubber  # noqa: PLC0415
-
         if event.info.level in ("info", "warn", "error"):
             line = env_scrubber(event.info.msg)
             self._show(f"{line}\n")
@@ -108,8 +108,6 @@ class _Heard:
 
     def results(self) -> Iterator[DbtCoreCliEventMessage]:
         """What tells the end of a model, seed or test."""
-        from dbt_common.events.functions import msg_to_dict  # noqa: PLC0415
-
         for event in self._events:
             message = DbtCoreCliEventMessage(msg_to_dict(event), {})
             if message.is_result_event:
@@ -128,7 +126,7 @@ def _invoke(arguments: Sequence[str], project: DbtProject, target: Path, heard: 
     project_dir, profiles_dir, target_path = map(
         os.fspath, (project.project_dir, project.profiles_dir, target)
     )
-    with chdir(project_dir), _files_let_go():
+    with _files_let_go():
         ended = dbtRunner(callbacks=[heard]).invoke(
             [
                 # It is heard; and a log of every step of its own is a tenth of its time.
@@ -146,8 +144,6 @@ def _invoke(arguments: Sequence[str], project: DbtProject, target: Path, heard: 
 @contextmanager
 def _files_let_go() -> Iterator[None]:
     """dbt-duckdb would keep its file open for as long as this process lives."""
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager  # noqa: PLC0415
-
     try:
         yield
     finally:
