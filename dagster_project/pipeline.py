@@ -10,11 +10,10 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -23,10 +22,9 @@ from typing import Any
 
 import dagster as dg
 from dagster._utils.error import SerializableErrorInfo
-from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from dagster_project import settings, sources
+from dagster_project import run_records, settings, sources
 from dagster_project.days import Days
 from dagster_project.errors import ChargebackError, ConfigError
 from dagster_project.lake import Lake, sign
@@ -101,12 +99,15 @@ def _make_room(lake: Lake, free: int) -> str:
 
 
 def instance(lake: Lake) -> dg.DagsterInstance:
-    """The deployment's Dagster instance under CHARGEBACK_HOME, made when it is missing."""
+    """The deployment's Dagster instance under CHARGEBACK_HOME, made when it is missing.
+
+    Its files stay open until it is disposed of.
+    """
     home = lake.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
         shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
-    return dg.DagsterInstance.from_config(str(home))
+    return run_records.kept_open(str(home))
 
 
 def run(
@@ -160,7 +161,7 @@ def _execute(
     """`tags` are those of the runs that pull."""
     lake = Lake.of_environment()
     try:
-        with lake.locked("command", wait=False), _files_kept_open(), instance(lake) as recorded:
+        with lake.locked("command", wait=False), instance(lake) as recorded:
             _bury_the_dead(recorded, of_commands=True)
             steps = list(_steps(recorded, pulls, progress, tags))
     except OperationalError as error:
@@ -194,33 +195,6 @@ def _steps(
         progress("chargeback models and checks")
         built = [*dbt_build.keys, dg.AssetKey("warehouse")]
         yield _run(loaded, recorded, "chargeback models and checks", built, {})
-
-
-@contextmanager
-def _files_kept_open() -> Iterator[None]:
-    """Hold on to the SQLite files of Dagster's instance, which it opens and closes for each of its events.
-
-    Whoever closes such a file last waits for the disk several times. Commits wait for it at checkpoints
-    only: a power cut may cost the newest events of a run, never a file.
-    """
-    held: dict[str, sqlite3.Connection] = {}
-
-    def hold(opened: sqlite3.Connection, _record: object) -> None:
-        opened.execute("pragma synchronous = normal")
-        ((_, _, file),) = opened.execute("pragma database_list").fetchall()
-        if file:
-            if file not in held:
-                held[file] = sqlite3.connect(file, check_same_thread=False)
-            # An idle connection has the file open only when it has read it in its present journal mode.
-            held[file].execute("pragma schema_version").fetchall()
-
-    event.listen(Engine, "connect", hold)
-    try:
-        yield
-    finally:
-        event.remove(Engine, "connect", hold)
-        for connection in held.values():
-            connection.close()
 
 
 def _bury_the_dead(recorded: dg.DagsterInstance, *, of_commands: bool) -> None:
@@ -320,10 +294,12 @@ def _pulled(source: str, told: Mapping[str, dg.MetadataValue]) -> Pulled:
 def _readable(cause: SerializableErrorInfo) -> str:
     """The message of an error, without the class that Dagster puts before it."""
     message = re.sub(r"\x1b\[[0-9;]*m", "", cause.message).strip()
+    message = message.partition(f"{cause.cls_name}: ")[2] or message
     if cause.cls_name == "DagsterDbtCliRuntimeError":
         told = [line.strip() for line in message.splitlines() if line.lstrip().startswith(_DBT_VERDICTS)]
-        return "dbt refused the result: " + "; ".join(told or [message.splitlines()[0]])
-    return message.partition(f"{cause.cls_name}: ")[2] or message
+        first = " ".join(message.partition("\n\n")[0].split())
+        return "dbt refused the result: " + "; ".join(told or [first])
+    return message
 
 
 _DBT_VERDICTS = (

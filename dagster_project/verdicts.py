@@ -35,13 +35,13 @@ class Refused(ChargebackError):
         super().__init__("dbt refused the result:\n" + "\n".join(map(str, verdicts)))
 
 
-def of_run(run_results: Mapping[str, Any], build: duckdb.DuckDBPyConnection) -> list[Verdict]:
+def of_run(results: Sequence[Mapping[str, Any]], build: duckdb.DuckDBPyConnection) -> list[Verdict]:
     """The tests of a run that failed or warned, and models that could not be made; those that block first.
 
-    `run_results` is dbt's artifact of that name. The rows are asked of the build file again.
+    `results` are those of dbt's artifact `run_results.json`. The rows are asked of the build file again.
     """
     verdicts = []
-    for result in run_results["results"]:
+    for result in results:
         if result["status"] not in ("fail", "warn", "error"):
             continue
         # model.project.name, test.project.name or test.project.name.hash

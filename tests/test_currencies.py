@@ -123,7 +123,7 @@ def unrated(tmp_path_factory) -> list[verdicts.Verdict]:
     assert built.returncode != 0
     results = json.loads((books.home / "target" / "run_results.json").read_text(encoding="utf-8"))
     with duckdb.connect(str(books.lake.build), read_only=True) as build:
-        return [verdict for verdict in verdicts.of_run(results, build) if verdict.blocks]
+        return [verdict for verdict in verdicts.of_run(results["results"], build) if verdict.blocks]
 
 
 def test_a_missing_rate_is_the_one_thing_that_is_told(unrated):

@@ -195,6 +195,30 @@ def at_work(home: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_build_interrupted_in_dbt_leaves_what_is_published(acme, tmp_path, sent):
+    interrupted = copy_of(acme, tmp_path)
+    before = interrupted.contents()
+    building = changed(Lake(interrupted.home).build.with_suffix(".duckdb.wal"))
+    with subprocess.Popen(
+        [str(Path(sys.executable).with_name("chargeback")), "build"],
+        env={**os.environ, **interrupted.environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while not building():
+            assert process.poll() is None, "it ended before it could be interrupted"
+            time.sleep(0.001)
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == 130
+    wait_for(lambda: not at_work(interrupted.home), seconds=5)
+    assert interrupted.contents() == before
+    assert_whole(interrupted)
+    assert not unfinished(interrupted)
+    assert_next_run_repairs(interrupted)
+
+
+@pytest.mark.slow
 def test_a_build_that_did_not_pass_is_not_published(acme, tmp_path):
     refused = copy_of(acme, tmp_path)
     lake = Lake(refused.home)

@@ -216,7 +216,7 @@ def guarded(books: Books) -> Tripped:
             columns = [column[0] for column in found.description]
             guard = result["unique_id"].split(".")[2]
             rows[guard] = [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
-        told = verdicts.of_run(results, build)
+        told = verdicts.of_run(results["results"], build)
     assert all(verdict.blocks for verdict in told)
     assert sorted(rows) == sorted(GUARDS)
     return Tripped(books, rows, {verdict.test: verdict.text for verdict in told})

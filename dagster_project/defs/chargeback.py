@@ -1,29 +1,25 @@
 """The dbt models as assets, their tests as checks, and the publication of the result."""
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cached_property
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import duckdb
-from dagster_dbt import (
-    DagsterDbtCliRuntimeError,
-    DagsterDbtTranslator,
-    DbtCliInvocation,
-    DbtCliResource,
-    DbtProject,
-    dbt_assets,
-)
-from packaging.version import Version
+from dagster_dbt import DagsterDbtTranslator, DbtProject, dbt_assets
 
-from dagster_project import coverage, markdown, overlaps, retention, settings, sources, verdicts, warehouse
+from dagster_project import (
+    coverage,
+    dbt_in_process,
+    markdown,
+    overlaps,
+    retention,
+    settings,
+    sources,
+    verdicts,
+    warehouse,
+)
 from dagster_project.defs.knowledge import FOLLOWS
 from dagster_project.lake import Lake
 from dagster_project.terminal import counted
@@ -33,22 +29,6 @@ os.environ.setdefault("CHARGEBACK_HOME", str(settings.home()))
 
 PROJECT = DbtProject(project_dir=settings.CHECKOUT / "dbt", profiles_dir=settings.CHECKOUT / "dbt")
 
-
-class Dbt(DbtCliResource):
-    """The dbt of this environment, without what takes seconds and is not needed: `dbt --version`, which its
-    metadata tell, and a handle to the database in this process, for metadata that are not asked for.
-    """
-
-    @cached_property
-    def _cli_version(self) -> Version:
-        return Version(metadata.version("dbt-core"))
-
-    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> None:
-        """No handle, as with an engine that has none."""
-
-
-# Named by its path, whether or not the environment is activated.
-DBT = Dbt(project_dir=PROJECT, dbt_executable=str(Path(sys.executable).with_name("dbt")))
 
 _RECORDS_OF: Mapping[str, str] = {
     "charges": "charge",
@@ -103,7 +83,7 @@ def parse_dbt_project() -> None:
     ]
     newest = max(file.stat().st_mtime for file in inputs)
     if not PROJECT.manifest_path.exists() or PROJECT.manifest_path.stat().st_mtime < newest:
-        DBT.cli(["parse"], target_path=PROJECT.project_dir / PROJECT.target_path).wait()
+        dbt_in_process.parse(PROJECT)
 
 
 parse_dbt_project()
@@ -116,7 +96,7 @@ parse_dbt_project()
     name="dbt_build",
     pool="duckdb",
 )
-def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
+def dbt_build(context: dg.AssetExecutionContext) -> Iterator[Any]:
     lake = Lake.of_environment()
     configured = sources.load_settings()
     with lake.locked("warehouse"):
@@ -128,56 +108,32 @@ def dbt_build(context: dg.AssetExecutionContext, dbt: Dbt) -> Iterator[Any]:
             f"request records of {counted(forgotten.days_of_requests, 'day')}"
         )
     warehouse.prepare(lake, configured)
-    # Unit tests are about the models, not about the data. Events are collected before they are passed
-    # on, because the file can be asked for counts only when dbt has let go of it.
-    target = lake.home / "dbt"
-    # A dbt that fails before it has results would be told by those of the run before.
-    (target / "run_results.json").unlink(missing_ok=True)
     with warehouse.building(lake, whole=context.selected_asset_keys == set(dbt_build.keys)):
         overlaps.decide(lake, configured)  # what was pulled since
-        invocation = dbt.cli(
-            # A log of every step of its own is a tenth of dbt's time; what it finds is in the run's events.
-            ["--log-level-file", "none", "build", "--exclude-resource-type", "unit_test"],
-            context=context,
-            target_path=target,
-        )
-        events = []
-        try:
-            with _ending_with_this_process(invocation.process.pid):
-                events.extend(invocation.stream())
-        except DagsterDbtCliRuntimeError:
-            blocking = [verdict for verdict in _verdicts(invocation, lake) if verdict.blocks]
+        # Unit tests are about the models, not about the data.
+        built = dbt_in_process.build(context, lake.home / "dbt", "--exclude-resource-type", "unit_test")
+        found = _verdicts(built, lake)
+        if built.error:
+            blocking = [verdict for verdict in found if verdict.blocks]
             if not blocking:
-                raise
-            yield from (event for event in events if isinstance(event, dg.AssetCheckResult))
-            raise verdicts.Refused(blocking) from None
-        for verdict in _verdicts(invocation, lake):
+                raise built.error
+            yield from (event for event in built.events if isinstance(event, dg.AssetCheckResult))
+            raise verdicts.Refused(blocking)
+        for verdict in found:
             context.log.warning(str(verdict))
         with duckdb.connect(str(lake.build), read_only=True) as build:
-            for event in events:
+            for event in built.events:
                 if isinstance(event, dg.Output):
                     key = context.asset_key_for_output(event.output_name)
                     context.add_output_metadata(_metadata(build, key.path[-1]), output_name=event.output_name)
-    yield from events
+    yield from built.events
 
 
-def _verdicts(invocation: DbtCliInvocation, lake: Lake) -> list[verdicts.Verdict]:
-    """Of a run that got as far as to write its results."""
-    if not (invocation.target_path / "run_results.json").exists():
+def _verdicts(built: dbt_in_process.Build, lake: Lake) -> list[verdicts.Verdict]:
+    if not built.results:
         return []
     with duckdb.connect(str(lake.build), read_only=True) as build:
-        return verdicts.of_run(invocation.get_artifact("run_results.json"), build)
-
-
-@contextmanager
-def _ending_with_this_process(child: int) -> Iterator[None]:
-    """dbt would go on for half a minute, and write, after this process was killed."""
-    # The read ends with a line when all is well, and without one when nobody is left to write it.
-    guard = subprocess.Popen(["sh", "-c", f"read _ || kill -9 {child}"], stdin=subprocess.PIPE)
-    try:
-        yield
-    finally:
-        guard.communicate(b"\n")
+        return verdicts.of_run(built.results, build)
 
 
 def _metadata(build: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
@@ -234,4 +190,4 @@ def published_warehouse() -> dg.MaterializeResult:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return dg.Definitions(assets=[dbt_build, published_warehouse], resources={"dbt": DBT})
+    return dg.Definitions(assets=[dbt_build, published_warehouse])
