@@ -120,6 +120,8 @@ def make(lake: Lake, requests: int, customers: int = 500) -> None:
     models = rates.resolve([("openai", "gpt-4o-2024-08-06")])
     tables = {"models": models, "rate_card": rates.rate_card(models), **ownership.load(owners).tables()}
     warehouse.write_tables(lake, tables)
+    # a deployment's project is parsed once, not for each build
+    dbt(lake.home, "parse")
 
 
 def roll_up(home: Path) -> None:
@@ -132,19 +134,24 @@ def roll_up(home: Path) -> None:
         replace_file(file, lake.rollup("request", "gateway", DAY))
 
 
+def dbt(home: Path, *command: str) -> None:
+    project = settings.CHECKOUT / "dbt"
+    subprocess.run(
+        [
+            # as the pipeline has it
+            *(Path(sys.executable).with_name("dbt"), "--log-level-file", "none", "--no-write-json"),
+            *(*command, "--project-dir", project, "--profiles-dir", project),
+            *("--target-path", home / "target", "--log-path", home / "logs"),
+        ],
+        env={**os.environ, "CHARGEBACK_HOME": str(home)},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
 def build(home: Path) -> None:
-    dbt = settings.CHECKOUT / "dbt"
     with warehouse.building(Lake(home)):
-        subprocess.run(
-            [
-                *(Path(sys.executable).with_name("dbt"), "build", "--exclude-resource-type", "unit_test"),
-                *("--project-dir", dbt, "--profiles-dir", dbt),
-                *("--target-path", home / "target", "--log-path", home / "logs"),
-            ],
-            env={**os.environ, "CHARGEBACK_HOME": str(home)},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        dbt(home, "build", "--exclude-resource-type", "unit_test")
 
 
 def publish(home: Path) -> None:

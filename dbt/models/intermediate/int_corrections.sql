@@ -15,7 +15,9 @@ with booked as (
 known as (
     select allocations.*, {{ booking_of("usage_date") }} as booking
     from {{ ref("int_allocations") }} as allocations
-    inner join {{ ref("int_closed_through") }} as closed on allocations.usage_date < closed.first_open_month
+    -- nothing is looked at while no month is closed
+    inner join (select * from {{ ref("int_closed_through") }} where closed_through is not null) as closed
+        on allocations.usage_date < closed.first_open_month
 ),
 
 -- `count(*)` tells what is there without money from what is not there.

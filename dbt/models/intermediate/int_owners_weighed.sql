@@ -1,5 +1,5 @@
--- One row per scope of a proportional policy (an account, a provider, everything), UTC month and owner that pays anything
--- of it: what it pays besides the proportional lines themselves. Credits that outweigh what an owner pays do not weigh.
+-- One row per scope that some proportional policy asks for (an account, a provider, everything), UTC month and owner that
+-- pays anything of it: what it pays besides the proportional lines themselves. Credits that outweigh what an owner pays do not weigh.
 {% set owner = "team, project, environment, service" %}
 with paid as (
     select usage_date, provider, account_id, {{ owner }}, cost_usd
@@ -18,15 +18,22 @@ with paid as (
     where policy = 'central'
 ),
 
+asked_for as (
+    select distinct proportional_over
+    from {{ ref("int_charges_by_policy") }}
+    where policy = 'proportional'
+),
+
 scoped as (
     {%- for over in ["account", "provider", "everything"] %}
     select
-        '{{ over }}' as proportional_over,
+        asked_for.proportional_over,
         {{ scope_key("'" ~ over ~ "'") }} as scope_key,
         date_trunc('month', usage_date)::date as month,
         {{ owner }},
         sum(cost_usd) as amount
     from paid
+    inner join asked_for on asked_for.proportional_over = '{{ over }}'
     group by all
     having sum(cost_usd) > 0
     {{ "union all" if not loop.last }}
