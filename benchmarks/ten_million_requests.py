@@ -167,21 +167,30 @@ def scan(home: Path) -> None:
         ).fetchall()
 
 
-def _timed(step: Callable[[Path], None], home: Path) -> tuple[float, float]:
-    start = time.perf_counter()
+def _timed(step: Callable[[Path], None], home: Path) -> tuple[float, float, float]:
+    start, begun = time.perf_counter(), _used()
     step(home)
     seconds = time.perf_counter() - start
     own, children = (
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return seconds, max(own, children) / 1024
+    return seconds, _used() - begun, max(own, children) / 1024
+
+
+def _used() -> float:
+    """Processor seconds, of this process and those that it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def timed(step: Callable[[Path], None], home: Path) -> float:
     """Run the step in a fresh process, print its time and peak memory, return its seconds."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-        seconds, megabytes = fresh.submit(_timed, step, home).result()
-    print(f"{step.__name__:>8}  {seconds:7.2f} s  {megabytes:7.0f} MB peak")
+        seconds, used, megabytes = fresh.submit(_timed, step, home).result()
+    print(
+        f"{step.__name__:>8}  {seconds:7.2f} s  {used:7.2f} s of processor time  {megabytes:7.0f} MB peak",
+        flush=True,
+    )
     return seconds
 
 
