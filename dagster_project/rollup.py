@@ -51,8 +51,8 @@ IS_BILLABLE = """(not coalesce(is_cache_hit, false)
 unless the gateway saw a cost (an answer cut off in the middle is billed)."""
 
 QUANTITY = "DECIMAL(20,3)"
-"""Quantities are priced and weighed in thousandths of their meter's unit: told so here, no division is needed for it
-later. One that is too great is an error."""
+"""Quantities are priced and weighed in thousandths of their meter's unit: told so here, no division is
+needed for it later. One that is too great is an error."""
 
 TOO_MANY = "(too many values)"
 """The value of a tag on a day on which it has more values than are reported by, but for the most frequent."""
@@ -78,7 +78,8 @@ def rolled_up(
 
     Columns: DIMENSIONS, `started_hour`, `tags`, `context_above_tokens` (the greatest of
     rates.CONTEXT_BANDS that the request's context exceeds, 0 below all, null where nobody knows),
-    `is_billable`, `meter`, `quantity` (a QUANTITY), and `reported_cost` (USD, on each group's `requests` row only).
+    `is_billable`, `meter`, `quantity` (a QUANTITY), and `reported_cost` (USD, on each group's `requests`
+    row only).
     """
     connection.execute(f"create temp table rolled as {_rolled(records, active_tags)}")
     try:
