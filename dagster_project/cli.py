@@ -454,8 +454,11 @@ def main() -> None:
         app()
     except ChargebackError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was not finished is as it was", 130)
+    except SystemExit as ended:
+        # How Typer ends a command on Ctrl-C, without a word.
+        if ended.code == 130:
+            _fail("interrupted; what was not finished is as it was", 130)
+        raise
     except OSError as error:
         _fail(f"{error.filename or settings.home()}: {error.strerror}", 2)
 

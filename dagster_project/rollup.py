@@ -50,9 +50,9 @@ IS_BILLABLE = """(not coalesce(is_cache_hit, false)
 """SQL of whether a request can be on the provider's bill: not a cache hit of the gateway, and not an error,
 unless the gateway saw a cost (an answer cut off in the middle is billed)."""
 
-QUANTITY = "DECIMAL(20,3)"
+QUANTITY = "DECIMAL(38,3)"
 """Quantities are priced and weighed in thousandths of their meter's unit: told so here, no division is
-needed for it later. One that is too great is an error."""
+needed for it later."""
 
 TOO_MANY = "(too many values)"
 """The value of a tag on a day on which it has more values than are reported by, but for the most frequent."""

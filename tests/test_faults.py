@@ -204,13 +204,16 @@ def test_a_build_interrupted_in_dbt_leaves_what_is_published(acme, tmp_path, sen
         [str(Path(sys.executable).with_name("chargeback")), "build"],
         env={**os.environ, **interrupted.environment},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         while not building():
             assert process.poll() is None, "it ended before it could be interrupted"
             time.sleep(0.001)
         process.send_signal(sent)
-        assert process.wait(timeout=60) == 130
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "interrupted; what was not finished is as it was" in told
     wait_for(lambda: not at_work(interrupted.home), seconds=5)
     assert interrupted.contents() == before
     assert_whole(interrupted)
