@@ -126,7 +126,7 @@ def _invoke(arguments: Sequence[str], project: DbtProject, target: Path, heard: 
     project_dir, profiles_dir, target_path = map(
         os.fspath, (project.project_dir, project.profiles_dir, target)
     )
-    with _files_let_go():
+    with files_let_go():
         ended = dbtRunner(callbacks=[heard]).invoke(
             [
                 # It is heard; and a log of every step of its own is a tenth of its time.
@@ -142,7 +142,7 @@ def _invoke(arguments: Sequence[str], project: DbtProject, target: Path, heard: 
 
 
 @contextmanager
-def _files_let_go() -> Iterator[None]:
+def files_let_go() -> Iterator[None]:
     """dbt-duckdb would keep its file open for as long as this process lives."""
     try:
         yield

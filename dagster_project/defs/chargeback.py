@@ -137,17 +137,19 @@ def _verdicts(built: dbt_in_process.Build, lake: Lake) -> list[verdicts.Verdict]
 
 
 def _metadata(build: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:
-    schemas = build.execute(
-        "select table_schema from information_schema.tables where table_name = ?", [table]
+    ((schema, kind),) = build.execute(
+        "select table_schema, table_type from information_schema.tables where table_name = ?", [table]
     ).fetchall()
-    place = f'"{schemas[0][0]}"."{table}"'
+    if kind == "VIEW" and schema != "main":
+        return {}  # to count it is to compute it
+    place = f'"{schema}"."{table}"'
     columns = [name for (name, *_) in build.execute(f"describe {place}").fetchall()]
     told: dict[str, Any] = {
         "dagster/row_count": build.execute(f"select count(*) from {place}").fetchall()[0][0]
     }
     if "cost_usd" in columns:
         told["cost_usd"] = str(build.execute(f"select sum(cost_usd) from {place}").fetchall()[0][0])
-    if schemas[0][0] == "main" and table != "fct_requests":
+    if schema == "main" and table != "fct_requests":
         head = build.execute(f"select * from {place} limit 5").fetchall()
         told["preview"] = dg.MetadataValue.md(markdown.table(columns, head))
     return told

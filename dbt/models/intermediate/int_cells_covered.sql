@@ -1,6 +1,7 @@
 -- One row per cell and part of it: each group of requests that went through it, and what no gateway has seen.
 -- Requests that add up to more than the cell take all of it in proportion; the excess is never cost.
 -- Weights are rated cost where everything has a price, else quantity; `quantity_*` weights divide the cell's quantity.
+-- None is negative.
 with went_through as (
     select
         cells.cell_id,

@@ -1,5 +1,6 @@
 -- One row per fragment: the smallest piece of money that still knows the charge it came from, the usage cell that it
 -- was spread to, and the group of requests that caused it (null where no gateway saw it).
+-- It is a view of tables only: `check-map` asks it again when the lake has moved on.
 {{ config(materialized="view") }}
 with spread as (
     select
@@ -80,7 +81,7 @@ of_cells as (
 reported_days as (
     select distinct usage_date, provider, account_id from {{ ref("stg_charges") }} where {{ bills_usage("charge_category") }}
     union
-    select distinct usage_date, provider, account_id from {{ ref("stg_usage") }}
+    select distinct usage_date, provider, account_id from {{ ref("int_cells_collected") }} where evidence = 'usage'
 ),
 
 alone as (

@@ -1,6 +1,7 @@
 -- One row per UTC hour, provider and gateway identity, tags, model, tier, context band and meter of the gateway logs.
 -- Only requests that can be on a bill, and of calls that several sources have logged those of the one that speaks; a
--- meter that the gateway knows to be zero is a row with quantity 0.
+-- meter that the gateway knows to be zero is a row with quantity 0. Quantities have three decimals here: beside others, a
+-- sum of them is cast to decimal(38, 12) first, or a union cuts those.
 with requests as (
     select *
     from {{ source("lake", "request_rollups") }} as rollups
