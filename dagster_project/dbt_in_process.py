@@ -44,8 +44,8 @@ class Build:
 
 def parse(project: DbtProject) -> None:
     """Write the project's manifest. Raises DagsterDbtCliRuntimeError."""
-    heard = _Heard()
-    ended = _invoke(["parse"], project, project.project_dir / project.target_path, heard)
+    heard = Heard()
+    ended = invoke(["parse"], project, project.project_dir / project.target_path, heard)
     if error := heard.error(ended):
         raise error
 
@@ -62,11 +62,11 @@ def build(context: dg.AssetExecutionContext, target: Path, *arguments: str) -> B
     # The manifest and the results are here; writing them as JSON takes a second.
     command = ["--no-write-json", "build", *arguments, *asked.selection_args, *indirectly]
     context.log.info(f"Running dbt command: `dbt {' '.join(command)}`.")
-    heard = _Heard(show=sys.stdout.write)
+    heard = Heard(show=sys.stdout.write)
     try:
         # dbt ends its queries on this interrupt, and on no other.
         with raise_interrupts_as(KeyboardInterrupt):
-            ended = _invoke(command, project, target, heard)
+            ended = invoke(command, project, target, heard)
     except KeyboardInterrupt:
         raise dg.DagsterExecutionInterruptedError from None
     return Build(
@@ -90,7 +90,7 @@ def _hand_on_what_was_parsed(project: DbtProject, target: Path) -> None:
         shutil.copyfile(parsed, target / parsed.name)
 
 
-class _Heard:
+class Heard:
     """What dbt shows its users of a command: its events from `info` on. Threads of dbt speak to it."""
 
     def __init__(self, show: Callable[[str], object] = lambda _: None) -> None:
@@ -119,14 +119,15 @@ class _Heard:
         return DagsterDbtCliRuntimeError("\n\n".join(self._errors or [str(ended.exception)]))
 
 
-def _invoke(arguments: Sequence[str], project: DbtProject, target: Path, heard: _Heard) -> dbtRunnerResult:
+def invoke(arguments: Sequence[str], project: DbtProject, target: Path, heard: Heard) -> dbtRunnerResult:
+    """Any command of dbt. When it returns, nothing holds the database any more. Raises KeyboardInterrupt."""
     # Half a second that only those pay who run dbt.
     from dbt.cli.main import dbtRunner  # noqa: PLC0415
 
     project_dir, profiles_dir, target_path = map(
         os.fspath, (project.project_dir, project.profiles_dir, target)
     )
-    with files_let_go():
+    with _files_let_go():
         ended = dbtRunner(callbacks=[heard]).invoke(
             [
                 # It is heard; and a log of every step of its own is a tenth of its time.
@@ -142,7 +143,7 @@ def _invoke(arguments: Sequence[str], project: DbtProject, target: Path, heard: 
 
 
 @contextmanager
-def files_let_go() -> Iterator[None]:
+def _files_let_go() -> Iterator[None]:
     """dbt-duckdb would keep its file open for as long as this process lives."""
     try:
         yield

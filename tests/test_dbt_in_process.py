@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from dagster_dbt import DbtProject, dbt_assets
 
-from dagster_project import dbt_in_process
+from dagster_project import dbt_in_process, pipeline
 
 TABLE = "{{ config(materialized='table') }}"
 MODELS = {
@@ -120,9 +120,12 @@ def test_a_model_that_cannot_be_made_is_told_and_nothing_holds_the_file(build, h
 
 def test_a_dbt_that_cannot_begin_is_told_and_has_no_results(build, monkeypatch):
     monkeypatch.delenv("REST")
-    _, ended = build("numbers")
+    result, ended = build("numbers")
     assert ended.results == ended.events == []
     assert "Env var required but not provided: 'REST'" in ended.error.description
+    (failed,) = [event.event_specific_data for event in result.all_events if event.is_step_failure]
+    told = pipeline._readable(failed.error.cause or failed.error)
+    assert told.startswith("dbt refused the result: Parsing Error Env var required but not provided: 'REST'")
 
 
 def test_one_process_builds_one_deployment_after_the_other(build, home, tmp_path, monkeypatch):
