@@ -24,6 +24,7 @@ from decimal import Decimal
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import duckdb
 
@@ -167,14 +168,22 @@ def scan(home: Path) -> None:
         ).fetchall()
 
 
-def _timed(step: Callable[[Path], None], home: Path) -> tuple[float, float, float]:
+class Cost(NamedTuple):
+    """What a step took: seconds, processor seconds of all cores, megabytes at its peak."""
+
+    seconds: float
+    used: float
+    megabytes: float
+
+
+def _timed(step: Callable[[Path], None], home: Path) -> Cost:
     start, begun = time.perf_counter(), _used()
     step(home)
     seconds = time.perf_counter() - start
     own, children = (
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return seconds, _used() - begun, max(own, children) / 1024
+    return Cost(seconds, _used() - begun, max(own, children) / 1024)
 
 
 def _used() -> float:
@@ -183,15 +192,16 @@ def _used() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def timed(step: Callable[[Path], None], home: Path) -> float:
-    """Run the step in a fresh process, print its time and peak memory, return its seconds."""
+def timed(step: Callable[[Path], None], home: Path) -> Cost:
+    """Run the step in a fresh process, and print what it took."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-        seconds, used, megabytes = fresh.submit(_timed, step, home).result()
+        cost = fresh.submit(_timed, step, home).result()
     print(
-        f"{step.__name__:>8}  {seconds:7.2f} s  {used:7.2f} s of processor time  {megabytes:7.0f} MB peak",
+        f"{step.__name__:>8}  {cost.seconds:7.2f} s  {cost.used:7.2f} s of processor time  "
+        f"{cost.megabytes:7.0f} MB peak",
         flush=True,
     )
-    return seconds
+    return cost
 
 
 def main() -> None:
@@ -201,8 +211,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         make(Lake(home), requests)
-        total = sum(timed(step, home) for step in (roll_up, build, publish))
-        bare = min(timed(scan, home) for _ in range(3))
+        total = sum(timed(step, home).seconds for step in (roll_up, build, publish))
+        bare = min(timed(scan, home).seconds for _ in range(3))
         groups = duckdb.sql(
             f"select count(*) from read_parquet('{Lake(home).rollup('request', 'gateway', DAY)}')"
         ).fetchall()[0][0]
