@@ -11,7 +11,8 @@ Facts about the rows, read in its public source (framework/logstore/tables.go):
 * A request may carry several teams, in `team_ids`. Then it has no single one: they are the tag `teams`.
 * `cache_debug` tells a hit of the gateway's own cache.
 * `metadata` is what callers said. Messages and answers may be in the row; they are never selected.
-* In ClickHouse the table is a ReplacingMergeTree: a dump of it without `final` may repeat a call.
+* In ClickHouse the table is a ReplacingMergeTree, and instants are in the server's zone: it is dumped with
+  `final` and `settings session_timezone = 'UTC'`.
 """
 
 from __future__ import annotations
