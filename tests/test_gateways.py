@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -447,6 +449,40 @@ def test_a_table_in_postgres_is_what_its_rows_in_files_are(
     assert found.problems == []
     assert found.csv == expected(module)
     assert files_with(tmp_path, [HUSH, "before"]) == []
+
+
+SQLITE_LOGS = """create table logs (
+  id varchar(255), parent_request_id varchar(255), timestamp datetime not null, object_type varchar(255),
+  provider varchar(255), model varchar(255), alias varchar(255), number_of_retries integer default 0,
+  fallback_index integer default 0, selected_key_id varchar(255), virtual_key_id varchar(255),
+  virtual_key_name varchar(255), user_id varchar(255), team_id varchar(255), team_name varchar(255),
+  team_ids text, customer_id varchar(255), business_unit_id varchar(255), cache_debug text, latency real,
+  token_usage text, prompt_tokens integer default 0, completion_tokens integer default 0,
+  total_tokens integer default 0, cached_read_tokens integer default 0, cost real, status varchar(50),
+  stream numeric default false, metadata text, input_history text, output_message text, primary key (id))"""
+"""As its migrations make it; its driver writes instants as texts with a blank and a zone."""
+
+
+def test_bifrosts_table_in_sqlite_is_what_its_rows_in_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of("bifrost")
+    rows = [row | {"timestamp": row["timestamp"].replace("T", " ")} for row in rows]
+    rows.append(rows[0] | {"id": "before", "timestamp": "2026-11-10 00:00:00+00:00"})
+    with closing(sqlite3.connect(tmp_path / "logs.db")) as gateway:
+        gateway.execute("pragma journal_mode = wal")
+        gateway.execute(SQLITE_LOGS)
+        names = [name for _, name, *_ in gateway.execute("pragma table_info(logs)")]
+        values = ", ".join(f":{name}" for name in names)
+        gateway.executemany(
+            f"insert into logs values ({values})", [dict.fromkeys(names) | row for row in rows]
+        )
+        gateway.commit()
+        monkeypatch.setenv("GATEWAY_DATABASE", f"sqlite:///{tmp_path}/logs.db")
+        found = Pulled("bifrost", tmp_path / "raw", database_url="${GATEWAY_DATABASE}")
+    assert found.problems == []
+    assert found.csv == expected("bifrost")
+    assert files_with(tmp_path / "raw", [HUSH, "before"]) == []
 
 
 def test_tensorzeros_tags_stand_beside_its_model_inferences(

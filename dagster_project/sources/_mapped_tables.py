@@ -1,4 +1,4 @@
-"""Tables that a map describes, in files or in PostgreSQL: what `mapped` and some gateways share."""
+"""Tables that a map describes, in files or in a database: what `mapped` and some gateways share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import duckdb
 
 from dagster_project.days import Days
 from dagster_project.records import METERS, Kind
-from dagster_project.sources import Parsed, _exports, _files, _mapped_rows, _postgres, _tables
+from dagster_project.sources import Parsed, _databases, _exports, _files, _mapped_rows, _postgres, _tables
 from dagster_project.sources._map import Map
 from dagster_project.sources._mapped_rows import AS_LOGGED, Shape
 from dagster_project.sources._request_log import FilesEntry, LogEntry
-from dagster_project.sources._sql import quoted
 
 FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, CSV, Parquet, gz, zst)"
 """What a `path` may be, in Markdown."""
@@ -33,8 +32,8 @@ def fetch(
     rows_query: Callable[[_postgres.Table, Days], str] | None = None,
 ) -> None:
     """Of files only the list; of the `table` in the entry's database the mapped columns of its rows, of those
-    days where the instants have a type that can be compared, else of all. Another query, of one JSON text per
-    row, is `rows_query`.
+    days where instants can be compared with them, else of all. Another query, of one JSON text per row, is
+    `rows_query`: in PostgreSQL only.
 
     Raises SourceError when there is no file, or the table cannot be read.
     """
@@ -42,31 +41,25 @@ def fetch(
         _files.write_manifest(_files.find(entry.name, entry.path or "", days), raw)
         return
     rows = raw / "rows.ndjson.gz"
-    with _postgres.table(entry.name, entry.database_url.value(entry.name), table) as opened:
-        opened.require(frozenset(_mapped_rows.columns_required(map_, shape)))
+    open_table = _postgres.table if rows_query else _databases.table
+    with open_table(entry.name, entry.database_url.value(entry.name), table) as opened:
+        _databases.require(entry.name, opened, _mapped_rows.columns_required(map_, shape))
         query = rows_query(opened, days) if rows_query else _rows_query(map_, shape, opened, days)
         opened.write_lines(query, rows)
     _files.write_manifest({str(rows): rows.stat().st_size}, raw)
 
 
-def _rows_query(map_: Map, shape: Shape, table: _postgres.Table, days: Days) -> str:
+def _rows_query(map_: Map, shape: Shape, table: _databases.Table, days: Days) -> str:
     read = [name for name in _mapped_rows.columns_read(map_, shape) if name in table.columns]
+    comparable = table.columns if map_.time.format == "iso" else table.instants
     ends = [
         column
         for name in ("ended_at", "started_at")
         if name in map_.columns
         for column in map_.columns[name].column or ()
-        if column in table.instants
+        if column in comparable
     ]
-    near = days.widened(1)  # in whatever zone a time without one is
-    wanted = (
-        f"coalesce({', '.join(map(quoted, ends))}) "
-        f"between timestamptz '{near.start}' and timestamptz '{near.end}'"
-    )
-    return (
-        f"select row_to_json(line)::text as line from (select {', '.join(map(quoted, read))} "
-        f"from {table.name} where {wanted if ends else 'true'}) as line"
-    )
+    return table.rows(read, ends, days.widened(1))  # in whatever zone a time without one is
 
 
 def parse(

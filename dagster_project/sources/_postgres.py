@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, url
 from adbc_driver_manager import Error as DriverError
 from adbc_driver_postgresql import dbapi
 
+from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.sources._sql import quoted
 
@@ -38,7 +39,7 @@ class Table:
     def __init__(self, source: str, connection: dbapi.Connection, name: str, schema: str | None) -> None:
         self._source = source
         self._connection = connection
-        self._where = f"table {name}" if schema is None else f"table {schema}.{name}"
+        self.where = f"table {name}" if schema is None else f"table {schema}.{name}"
         within = "any(current_schemas(false))" if schema is None else _text(schema)
         rows = self._rows(
             "select table_schema::text, column_name::text, data_type::text from information_schema.columns "
@@ -48,7 +49,7 @@ class Table:
             raise SourceError(
                 source,
                 "there is no such table, or this user may not read it",
-                where=self._where,
+                where=self.where,
                 remedy="Correct `database_url` (its `?schema=` names the schema), or grant SELECT.",
             )
         self.columns = frozenset(column for _, column, _ in rows)
@@ -56,16 +57,15 @@ class Table:
         self._schema = rows[0][0]
         self.name = f"{quoted(rows[0][0])}.{quoted(name)}"
 
-    def require(self, columns: frozenset[str]) -> None:
-        """Raises SourceError naming the `columns` that the table lacks."""
-        missing = sorted(columns - self.columns)
-        if missing:
-            raise SourceError(
-                self._source,
-                f"there is no column {', '.join(missing)}",
-                where=self._where,
-                remedy=f"Is this the table that was meant? It has {', '.join(sorted(self.columns))}.",
-            )
+    def rows(self, columns: Sequence[str], ends: Sequence[str], near: Days) -> str:
+        """The query of one JSON text per row with those `columns`; where `ends` have a type that can be
+        compared, of rows whose first of them that is known is in `near`."""
+        known = ", ".join(quoted(name) for name in ends if name in self.instants)
+        wanted = f"coalesce({known}) between timestamptz '{near.start}' and timestamptz '{near.end}'"
+        return (
+            f"select row_to_json(line)::text as line from (select {', '.join(map(quoted, columns))} "
+            f"from {self.name} where {wanted if known else 'true'}) as line"
+        )
 
     def beside(self, name: str, columns: set[str]) -> str | None:
         """The name in SQL of a table in the same schema, if it has `columns` that this user may read."""
@@ -80,7 +80,7 @@ class Table:
     def write_lines(self, query: str, file: Path) -> None:
         """Write the one text column of `query` to `file`, a line per row, a few thousand rows at a time."""
         with (
-            _told(self._source, self._where),
+            _told(self._source, self.where),
             self._connection.cursor() as cursor,
             gzip.open(file, "wt", encoding="utf-8", compresslevel=1) as lines,
         ):
@@ -95,7 +95,7 @@ class Table:
                 lines.writelines(f"{line}\n" for line in batch)
 
     def _rows(self, query: str) -> list[tuple[str, ...]]:
-        with _told(self._source, self._where), self._connection.cursor() as cursor:
+        with _told(self._source, self.where), self._connection.cursor() as cursor:
             cursor.execute(query)
             return cursor.fetch_polars().rows()
 

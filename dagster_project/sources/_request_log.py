@@ -16,7 +16,7 @@ from pydantic import AfterValidator, model_validator
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.settings import GatewayEntry, SecretReference, Text
-from dagster_project.sources import Name, NamedKind, Parsed, _files, _listed, _postgres
+from dagster_project.sources import Name, NamedKind, Parsed, _databases, _files, _listed, _postgres
 
 FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, gz, zst)"
 """What a `path` may be, in Markdown."""
@@ -93,7 +93,7 @@ class RequestLog:
         assert self.listing is not None
         rows = raw / "rows.ndjson.gz"
         with _postgres.table(entry.name, entry.database_url.value(entry.name), self.table) as table:
-            table.require(self.required)
+            _databases.require(entry.name, table, self.required)
             table.write_lines(self.rows(table, days), rows)
             said = self.listing
             if (beside := table.beside(said.table, {said.id, said.name})) is not None:

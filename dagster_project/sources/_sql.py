@@ -10,7 +10,7 @@ from dagster_project.records import MONEY
 
 
 def quoted(identifier: str) -> str:
-    """A name as SQL has it, PostgreSQL's too. The engine's own ColumnExpression takes `*` for all columns."""
+    """A name as SQL has it, in any engine. DuckDB's own ColumnExpression takes `*` for all columns."""
     return '"' + identifier.replace('"', '""') + '"'
 
 

@@ -1,4 +1,4 @@
-"""Bifrost's log: its table `logs` in PostgreSQL, or rows of it as files (dumped from SQLite or ClickHouse).
+"""Bifrost's log: its table `logs` in PostgreSQL or SQLite, or rows of it as files (of ClickHouse, too).
 
 Facts about the rows, read in its public source (framework/logstore/tables.go):
 
@@ -11,6 +11,8 @@ Facts about the rows, read in its public source (framework/logstore/tables.go):
 * A request may carry several teams, in `team_ids`. Then it has no single one: they are the tag `teams`.
 * `cache_debug` tells a hit of the gateway's own cache.
 * `metadata` is what callers said. Messages and answers may be in the row; they are never selected.
+* In ClickHouse the table is a ReplacingMergeTree, and instants are in the server's zone: it is dumped with
+  `final` and `settings session_timezone = 'UTC'`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import duckdb
 
 from dagster_project.days import Days
 from dagster_project.records import Kind
-from dagster_project.sources import Parsed, _mapped_tables
+from dagster_project.sources import Parsed, _databases, _mapped_tables
 from dagster_project.sources._map import Map
 from dagster_project.sources._mapped_rows import Shape
 from dagster_project.sources._request_log import LogEntry
@@ -29,7 +31,7 @@ from dagster_project.sources._who_bills import WHO_BILLS
 
 KINDS: tuple[Kind, ...] = ("request",)
 TELLS = ("caller", "tags", "reported cost")
-READS = f"dumps of `logs` (of SQLite, too) {_mapped_tables.FILES}, or that table in PostgreSQL"
+READS = f"dumps of `logs` {_mapped_tables.FILES}, or that table in {_databases.READ}"
 RESTATES_DAYS = 3
 KEEPS_RAW = False
 

@@ -1,4 +1,4 @@
-"""Any table, as a map in sources.yaml describes it: files, or a table in PostgreSQL.
+"""Any table, as a map in sources.yaml describes it: files, or a table in a database.
 
     house_gateway:
       type: mapped
@@ -33,15 +33,15 @@ from pydantic import Field, model_validator
 from dagster_project.days import Days
 from dagster_project.records import COLUMNS, Kind
 from dagster_project.settings import Text
-from dagster_project.sources import Parsed, _mapped_rows, _mapped_tables
+from dagster_project.sources import Parsed, _databases, _mapped_rows, _mapped_tables
 from dagster_project.sources._map import Map, Tags
 from dagster_project.sources._request_log import LogEntry
 
 KINDS: tuple[Kind, ...] = ("charge", "usage", "request")
 TELLS = ("bill", "usage", "api key", "caller", "tags", "reported cost")
 READS = (
-    "any CSV, Parquet, JSON or NDJSON files, or a table in PostgreSQL, by a map of its columns; ready-made "
-    "maps for Prismo, Tokonomics and the record that FinOps guides recommend"
+    f"any CSV, Parquet, JSON or NDJSON files, or a table in {_databases.READ}, by a map of its columns; "
+    "ready-made maps for Prismo, Tokonomics and the record that FinOps guides recommend"
 )
 RESTATES_DAYS = 3
 KEEPS_RAW = False

@@ -1,9 +1,12 @@
 """TensorZero's log: `model_inferences` with the tags of the inferences that they are attempts of, in
-PostgreSQL, or as files, e.g. of its ClickHouse:
+PostgreSQL, or as files, e.g. of its ClickHouse (where `timestamp` is computed, so no `*` has it):
 
-    select m.*, i.tags, i.episode_id from ModelInference m
+    select m.* except (raw_request, raw_response, system, input_messages, output), m.timestamp,
+      i.tags, i.episode_id
+    from ModelInference m
     left join (select id, tags, episode_id from ChatInference union all
                select id, tags, episode_id from JsonInference) i on i.id = m.inference_id
+    settings session_timezone = 'UTC', join_use_nulls = 1
 
 Facts about the rows, read in its public source (the migrations) and documentation:
 
