@@ -246,7 +246,8 @@ def test_a_table_of_a_database(
       prompt text);
       insert into calls values
         ('2026-10-01 01:00', 'openai', 100, '{"cached": 40}', 0.000000000001, '{team:growth,beta}', 'hush'),
-        ('2026-09-20 01:00', 'openai', 7, null, null, null, 'hush');""")
+        ('2026-09-20 01:00', 'openai', 7, null, null, null, 'hush'),
+        (null, 'openai', 7, null, null, null, 'hush');""")
     one = entry(
         database_url="${HOUSE_DATABASE}",
         table="calls",
@@ -263,12 +264,16 @@ def test_a_table_of_a_database(
     )
     mapped.fetch(one, DAY, tmp_path)
     with duckdb.connect() as engine:
-        rows = mapped.parse(one, DAY, tmp_path, engine).records["request"]
-        said = rows.project(
-            "started_at::varchar, input_tokens, cache_read_tokens, reported_cost::varchar, tags"
-        ).fetchall()
+        read = mapped.parse(one, DAY, tmp_path, engine)
+        said = (
+            read.records["request"]
+            .project("started_at::varchar, input_tokens, cache_read_tokens, reported_cost::varchar, tags")
+            .fetchall()
+        )
     tags = {"team": "growth", "beta": "true"}
     assert said == [("2026-09-30 23:00:00", 60, 40, "0.000000000001", tags)]
+    [told] = read.problems  # a row without an instant is of no day, and not left out unseen
+    assert "started_at" in told
 
 
 def test_trying_shows_records_and_problems_and_keeps_nothing(tmp_path: Path) -> None:

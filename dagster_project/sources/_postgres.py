@@ -59,9 +59,10 @@ class Table:
 
     def rows(self, columns: Sequence[str], ends: Sequence[str], near: Days) -> str:
         """The query of one JSON text per row with those `columns`; where `ends` have a type that can be
-        compared, of rows whose first of them that is known is in `near`."""
+        compared, of rows whose first of them that is known is in `near`, or of which none is known."""
         known = ", ".join(quoted(name) for name in ends if name in self.instants)
-        wanted = f"coalesce({known}) between timestamptz '{near.start}' and timestamptz '{near.end}'"
+        end = f"coalesce({known})"
+        wanted = f"{end} between timestamptz '{near.start}' and timestamptz '{near.end}' or {end} is null"
         return (
             f"select row_to_json(line)::text as line from (select {', '.join(map(quoted, columns))} "
             f"from {self.name} where {wanted if known else 'true'}) as line"
