@@ -125,7 +125,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
             entry.name,
             f"the package of {error.name} is not installed",
             where=f"table {entry.table}",
-            remedy="Install the extra: pip install 'llm-chargeback[bigquery]'.",
+            remedy="Install what the extra `bigquery` is: pip install google-cloud-bigquery.",
         ) from None
     rows = raw / f"{entry.table}.ndjson.gz"  # an error in a row names the file
     with _bigquery.table(entry.name, entry.table, entry.job_project) as table:
