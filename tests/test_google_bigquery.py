@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -246,7 +247,7 @@ def fetch(server: BigQuery, raw: Path, secret: str, caplog: pytest.LogCaptureFix
         try:
             google.fetch(of, days, raw)
         except SourceError as error:
-            said.append(str(error))
+            said += traceback.format_exception(error)
             raise
         return of
 
@@ -322,7 +323,7 @@ from (
       to_json_string(struct(service as service))
     ) as line
   from `{TABLE}`
-  where (usage_start_time is null or usage_start_time >= @first and usage_start_time < @end)
+  where (usage_start_time is null or usage_start_time >= @first and usage_start_time < @until)
     and (_PARTITIONTIME is null or _PARTITIONTIME >= @first)
 )
 group by line"""
@@ -334,7 +335,7 @@ group by line"""
         for said in asked["queryParameters"]
     } == {
         ("first", "TIMESTAMP", "2026-10-01 00:00:00+00:00"),
-        ("end", "TIMESTAMP", "2026-10-03 00:00:00+00:00"),
+        ("until", "TIMESTAMP", "2026-10-03 00:00:00+00:00"),
         ("services", "STRING", r"(?s)^(?:vertex\ ai.*|x'\)\ or\ \(true|gemini\ .p.|\*)$"),
     }
 
@@ -352,7 +353,7 @@ def test_older_partitions_are_not_read_where_that_leaves_nothing_out(server: Big
     ]:
         server.partitions = partitions
         fetch()
-        where = server.asked[-1]["query"].partition("usage_start_time < @end)")[2]
+        where = server.asked[-1]["query"].partition("usage_start_time < @until)")[2]
         assert where.removesuffix(")\ngroup by line").strip() == pruned
 
 

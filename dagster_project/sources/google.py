@@ -133,7 +133,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
         services = _line_items.expression_of_any(entry.services)
         parameters = (
             ("first", "TIMESTAMP", days.start),
-            ("end", "TIMESTAMP", days.end),
+            ("until", "TIMESTAMP", days.end),
             ("services", "STRING", services),
         )
         table.write_lines(_rows_query(table), parameters, rows)
@@ -163,7 +163,7 @@ from (
       to_json_string(struct({service} as {service}))
     ) as line
   from {table.name}
-  where (usage_start_time is null or usage_start_time >= @first and usage_start_time < @end)
+  where (usage_start_time is null or usage_start_time >= @first and usage_start_time < @until)
     {exported}
 )
 group by line"""
