@@ -27,6 +27,7 @@ from conftest import assert_nothing_left, digests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
+from google.auth.credentials import CredentialsWithRegionalAccessBoundary
 from leaks import files_with
 from pydantic import ValidationError
 from pytest_httpserver import HTTPServer
@@ -224,6 +225,9 @@ def server(
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", httpserver.url_for("").rstrip("/"))
     monkeypatch.setattr(_bigquery, "PATIENCE_SECONDS", 4.0)
     monkeypatch.setattr(time, "sleep", lambda _: None)
+    # Where an account may be used from: a thread would ask the real Google.
+    boundary = "_maybe_start_regional_access_boundary_refresh"
+    monkeypatch.setattr(CredentialsWithRegionalAccessBoundary, boundary, lambda *_: None)
     form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     bigquery = BigQuery(folder, key.public_key().public_bytes(*form))
     httpserver.expect_request(re.compile(".*")).respond_with_handler(bigquery)
@@ -247,7 +251,7 @@ def fetch(server: BigQuery, raw: Path, secret: str, caplog: pytest.LogCaptureFix
         try:
             google.fetch(of, days, raw)
         except SourceError as error:
-            said += traceback.format_exception(error)
+            said.extend(traceback.format_exception(error))
             raise
         return of
 
