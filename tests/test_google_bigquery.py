@@ -322,7 +322,7 @@ select line, count(*) as times
 from (
   select
     if(
-      service.description is null or regexp_contains(lower(service.description), @services),
+      regexp_contains(lower(service.description), @services),
       to_json_string(struct({read})),
       to_json_string(struct(service as service))
     ) as line

@@ -130,11 +130,10 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     rows = raw / f"{entry.table}.ndjson.gz"  # an error in a row names the file
     with _bigquery.table(entry.name, entry.table, entry.job_project) as table:
         table.require_since(days.start)
-        services = _line_items.expression_of_any(entry.services)
         parameters = (
             ("first", "TIMESTAMP", days.start),
             ("until", "TIMESTAMP", days.end),
-            ("services", "STRING", services),
+            ("services", "STRING", _line_items.expression_of_any(entry.services)),
         )
         table.write_lines(_rows_query(table), parameters, rows)
     _files.write_manifest({str(rows): rows.stat().st_size}, raw)
@@ -143,8 +142,8 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
 def _rows_query(table: _bigquery.Table) -> str:
     """GoogleSQL: rows as JSON, in which NUMERIC is text, and FLOAT64 the shortest number that means it.
 
-    Most rows of a company are of other services: they are counted by service in the same scan. Nothing is
-    exported before it is used; what is in the streaming buffer is in no partition yet.
+    Most rows of a company are of other services: of those, and of what names none, only the service is read
+    and how often. Nothing is exported before it is used; the streaming buffer is in no partition yet.
     """
     service = "service" if "service" in table.columns else "service_description"
     table.require((*REQUIRED, service))
@@ -158,7 +157,7 @@ select line, count(*) as times
 from (
   select
     if(
-      {said} is null or regexp_contains(lower({said}), @services),
+      regexp_contains(lower({said}), @services),
       to_json_string(struct({read})),
       to_json_string(struct({service} as {service}))
     ) as line
