@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -71,6 +72,26 @@ def any_of(texts: Collection[str], globs: Collection[str]) -> str:
     """SQL: whether one of the SQL values `texts` is one of `globs`, without regard to case."""
     told = (f"lower({text}) glob {Literal(pattern.lower())}" for text in texts for pattern in globs)
     return f"coalesce({', '.join(f'nullif({one}, false)' for one in told)}, false)"
+
+
+def expression_of_any(globs: Collection[str]) -> str:
+    """An RE2 expression of all texts that `any_of` takes for one of `globs`, in lower case, for a database
+    that knows no globs. It may be of more: of a set of characters it is content with any.
+    """
+
+    def piece(found: re.Match[str]) -> str:
+        match found[0]:
+            case "*":
+                return ".*"
+            case "?":
+                return "."
+            case text if text.startswith("[") and text != "[":
+                return "."
+            case text:
+                return re.escape(text[-1])
+
+    pieces = (re.sub(r"\\.|\[!?\]?[^\]]*\]|.", piece, glob.lower(), flags=re.DOTALL) for glob in globs)
+    return f"(?s)^(?:{'|'.join(pieces)})$"
 
 
 def counts(rows: duckdb.DuckDBPyRelation, charges: duckdb.DuckDBPyRelation) -> Mapping[str, int]:

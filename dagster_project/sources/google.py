@@ -1,8 +1,8 @@
-"""Google Cloud: the table of the billing export, for Vertex AI and the Gemini API, as files.
+"""Google Cloud: the table of the billing export, for Vertex AI and the Gemini API, in BigQuery or as files.
 
-The standard or the detailed table, as BigQuery writes it to Parquet or JSON, or flattened to CSV. There
-`service.description` or `service_description` stands for what `service` holds elsewhere; `labels` are JSON,
-`credits`, too, or their sum.
+The standard or the detailed table, or a view of it; as BigQuery writes it to Parquet or JSON, or flattened to
+CSV. There `service.description` or `service_description` stands for what `service` holds elsewhere; `labels`
+are JSON, `credits`, too, or their sum.
 
 * A row is an hour of a project's use of a SKU. Its day is the UTC day of that use, not the month of its
   invoice. Late use and corrections are appended, so all rows of a day count, whenever they were exported.
@@ -18,33 +18,43 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import duckdb
-from pydantic import field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dagster_project.days import Days
+from dagster_project.errors import SourceError
 from dagster_project.records import Kind
-from dagster_project.sources import Parsed, _exports, _line_items, _tags
+from dagster_project.settings import Text
+from dagster_project.sources import Parsed, _exports, _files, _line_items, _tags
 from dagster_project.sources._line_items import COUNTS_TOKENS, Line
 from dagster_project.sources._sql import exact, is_currency
+
+if TYPE_CHECKING:
+    from dagster_project.sources import _bigquery
 
 KINDS: tuple[Kind, ...] = ("charge",)
 TELLS = ("bill", "tags")
 READS = (
-    "Cloud Billing's table for Vertex AI and the Gemini API, exported from BigQuery as files "
-    "(local, `s3://`, `gs://`, `az://`; Parquet, JSON, CSV)"
+    "Cloud Billing's table for Vertex AI and the Gemini API, in BigQuery (with the extra `bigquery`), or "
+    "exported from there as files (local, `s3://`, `gs://`, `az://`; Parquet, JSON, CSV)"
 )
 RESTATES_DAYS = _exports.RESTATES_DAYS
 KEEPS_RAW = False
 
-fetch = _exports.fetch
-
 
 class Entry(_exports.ExportEntry):
-    """A billing account's export, the whole table or by month of use: a day's rows are appended over days."""
+    """A billing account's export: exactly one of `table` and `path` says where it is."""
 
     provider: ClassVar[str] = "google"
+
+    path: Annotated[Text, AfterValidator(_files.check)] | None = None
+    """Files of the whole table, or by month of use: a day's rows are appended over days."""
+    table: Annotated[Text, Field(pattern=r"^[A-Za-z0-9-]+\.[A-Za-z0-9_]+\.[A-Za-z0-9_-]+$")] | None = None
+    """project.dataset.table in BigQuery, or a view of it. Credentials are those of the environment (ADC)."""
+    job_project: Annotated[Text, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
+    """Who pays for the queries of the table, if that is not its own project."""
 
     services: tuple[str, ...] = (
         *("Vertex AI*", "Gemini*", "Generative Language API"),
@@ -53,10 +63,18 @@ class Entry(_exports.ExportEntry):
     """Globs of the services that are read, by description; models of partners are services, too. The tax of
     the whole invoice is of the service `Invoice`."""
 
+    @model_validator(mode="after")
+    def _one_place(self) -> Entry:
+        if (self.path is None) == (self.table is None):
+            raise ValueError("give either `path` or `table`")
+        if self.job_project is not None and self.table is None:
+            raise ValueError("`job_project` pays for the queries of a `table`")
+        return self
+
     @field_validator("path")
     @classmethod
-    def _by_month(cls, path: str) -> str:
-        if path.format(date=date(2026, 10, 1)) != path.format(date=date(2026, 10, 2)):
+    def _by_month(cls, path: str | None) -> str | None:
+        if path is not None and path.format(date=date(2026, 10, 1)) != path.format(date=date(2026, 10, 2)):
             raise ValueError("rows come days after their use: name its month ({date:%Y-%m}), not its day")
         return path
 
@@ -92,6 +110,64 @@ _CREDITS = """case
   else [{'credit': 'credits', 'amount': credits}] end"""
 
 
+def fetch(entry: Entry, days: Days, raw: Path) -> None:
+    """Of files only the list; of a table the rows of `days`, those of other services without what they say.
+
+    Raises SourceError when there is no file, or the table cannot be read.
+    """
+    if entry.table is None:
+        _exports.fetch(entry, days, raw)
+        return
+    try:
+        from dagster_project.sources import _bigquery  # noqa: PLC0415 - an extra, which takes a second to load
+    except ModuleNotFoundError as error:
+        raise SourceError(
+            entry.name,
+            f"the package of {error.name} is not installed",
+            where=f"table {entry.table}",
+            remedy="Install what the extra `bigquery` is: pip install google-cloud-bigquery.",
+        ) from None
+    rows = raw / f"{entry.table}.ndjson.gz"  # an error in a row names the file
+    with _bigquery.table(entry.name, entry.table, entry.job_project) as table:
+        table.require_since(days.start)
+        parameters = (
+            ("first", "TIMESTAMP", days.start),
+            ("until", "TIMESTAMP", days.end),
+            ("services", "STRING", _line_items.expression_of_any(entry.services)),
+        )
+        table.write_lines(_rows_query(table), parameters, rows)
+    _files.write_manifest({str(rows): rows.stat().st_size}, raw)
+
+
+def _rows_query(table: _bigquery.Table) -> str:
+    """GoogleSQL: rows as JSON, in which NUMERIC is text, and FLOAT64 the shortest number that means it.
+
+    Most rows of a company are of other services: of those, and of what names none, only the service is read
+    and how often. Nothing is exported before it is used; the streaming buffer is in no partition yet.
+    """
+    service = "service" if "service" in table.columns else "service_description"
+    table.require((*REQUIRED, service))
+    said = "service.description" if service == "service" else service
+    read = ", ".join(f"{name} as {name}" for name in COLUMNS if name in table.columns)
+    exported = ""
+    if (at := table.partition) in ("_PARTITIONTIME", "export_time"):
+        exported = f"and ({at} is null or {at} >= @first)"
+    return f"""
+select line, count(*) as times
+from (
+  select
+    if(
+      regexp_contains(lower({said}), @services),
+      to_json_string(struct({read})),
+      to_json_string(struct({service} as {service}))
+    ) as line
+  from {table.name}
+  where (usage_start_time is null or usage_start_time >= @first and usage_start_time < @until)
+    {exported}
+)
+group by line"""
+
+
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
     """Raises SourceError naming file and column of what is no row of the export."""
     rows = _exports.stage(entry, raw, connection, COLUMNS, REQUIRED, _projection(entry))
@@ -101,7 +177,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
   case when quantity is null then null when {COUNTS_TOKENS} then 'tokens' else quantity_unit end
     as quantity_unit)""")
     charges = _exports.charges(entry, lines)
-    gone = _exports.days_without_files(entry, days, raw)
+    gone = _exports.days_without_files(entry, days, raw) if entry.path else ()
     counts = {
         **_line_items.counts(rows, charges),
         "labels_not_understood": ours.filter("has_labels_not_understood").shape[0],
