@@ -280,6 +280,11 @@ def test_a_table_without_credits_is_no_bill(tmp_path: Path) -> None:
         Pulled(tmp_path, file)
 
 
+def test_no_services_at_all_are_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        entry("gs://acme/*.parquet", services=[])
+
+
 def test_files_by_day_of_export_are_refused() -> None:
     assert entry("gs://acme/{date:%Y-%m}/*.parquet").path
     with pytest.raises(ValidationError, match="name its month"):

@@ -16,9 +16,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import duckdb
+from pydantic import Field
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
@@ -44,7 +45,7 @@ class Entry(_exports.ExportEntry):
     provider: ClassVar[str] = "azure"
 
     dataset: Literal["ActualCost", "AmortizedCost"] = "ActualCost"
-    services: tuple[str, ...] = (
+    services: Annotated[tuple[str, ...], Field(min_length=1)] = (
         *("Foundry*", "Azure OpenAI*", "Azure AI*", "Cognitive Services"),
         *("Anthropic*", "Claude*"),
     )

@@ -56,7 +56,7 @@ class Entry(_exports.ExportEntry):
     job_project: Annotated[Text, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
     """Who pays for the queries of the table, if that is not its own project."""
 
-    services: tuple[str, ...] = (
+    services: Annotated[tuple[str, ...], Field(min_length=1)] = (
         *("Vertex AI*", "Gemini*", "Generative Language API"),
         *("*Claude*", "*Anthropic*", "*Llama*", "*Mistral*", "*DeepSeek*"),
     )
