@@ -27,18 +27,22 @@ import polars as pl
 from duckdb import ConstantExpression as Literal
 
 from dagster_project.days import Days
-from dagster_project.sources import Parsed, _bedrock, _exports, _line_items, _tags
+from dagster_project.sources import Parsed, _aws_deliveries, _bedrock, _exports, _line_items, _tags
 from dagster_project.sources._sql import exact, is_currency, quoted
 
 KINDS = ("charge",)
 TELLS = ("bill", "api key", "tags")
-READS = f"Amazon Bedrock's rows of the Cost and Usage Report, CUR 2.0 or legacy, {_exports.FILES}"
+READS = (
+    "Amazon Bedrock's rows of the Cost and Usage Report, CUR 2.0 or legacy, whole deliveries by their "
+    f"manifests, or {_exports.FILES}"
+)
 KEEPS_RAW = False
 RESTATES_DAYS = _exports.RESTATES_DAYS
 
 
 class Entry(_exports.ExportEntry):
-    """The bill of an AWS organisation, or of one account."""
+    """The bill of an AWS organisation, or of one account. Let `path` name its manifests
+    (`s3://bills/acme/metadata/*/*Manifest.json`): of each month all files of the newest delivery are read."""
 
     provider: ClassVar[str] = "aws"
 
@@ -107,8 +111,9 @@ reservation costs, used or not."""
 
 
 def fetch(entry: Entry, days: Days, raw: Path) -> None:
-    """The list of files. Raises SourceError when there is none, or when deliveries cannot be told apart."""
-    _exports.fetch(entry, days, raw)
+    """The list of files. Raises SourceError when there is none, when deliveries cannot be told apart, or when
+    one is not whole."""
+    _aws_deliveries.fetch(entry, days, raw)
 
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
@@ -136,6 +141,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         {"charge": _exports.charges(entry, lines.filter("not is_inside"))},
         {"rows_of_other_services": _exports.left_out(entry, raw, connection, _PRODUCTS, _OURS)}
         | _exports.counted(lines, _COUNTS),
+        _aws_deliveries.days_without_manifests(entry, days, raw),
     )
 
 
