@@ -1,5 +1,6 @@
 """Amazon Bedrock's bill: the rows of a Cost and Usage Report, CUR 2.0 of AWS Data Exports or the legacy one.
 
+*   The columns of a legacy report as CSV (`lineItem/UsageType`) go by their names of CUR 2.0, in snake_case.
 *   Bedrock is every product code that begins with `AmazonBedrock`, and what the AWS Marketplace sells as an
     "(Amazon Bedrock Edition)". Rows of other services are counted and left out.
 *   Billed is the net unblended cost where a month's rows say it (an account with discounts), else the
