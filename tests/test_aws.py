@@ -1,21 +1,30 @@
-"""Amazon Bedrock's bill: its grammars, what counts once, Parquet as it comes, and which delivery is read."""
+"""Amazon Bedrock's bill: its grammars, what counts once, Parquet as it comes, and which delivery is read.
+
+S3 is moto, asked by the real client.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
+import os
 import re
-from collections.abc import Mapping
-from datetime import date
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import boto3
 import duckdb
 import pytest
+from moto.server import ThreadedMotoServer
+from test_sources import FIXTURES, as_csv
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.sources import Parsed, _bedrock, aws
+from dagster_project.sources import Parsed, _bedrock, _files, aws
 from dagster_project.sources._bedrock import Line
 
 DAYS = Days(date(2026, 10, 1), date(2026, 10, 31))
@@ -50,8 +59,9 @@ class Bill:
         self.engine = duckdb.connect()
         self.engine.execute("set TimeZone = 'America/New_York'")
         parsed: Parsed = aws.parse(pulled, days, raw, self.engine)
-        self.counts = parsed.counts
-        parsed.records["charge"].create("charge")
+        self.counts, self.gone = parsed.counts, parsed.days_without_files
+        self.charges = parsed.records["charge"]
+        self.charges.create("charge")
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         return self.engine.sql(sql).fetchall()
@@ -304,3 +314,227 @@ def test_deliveries_that_nobody_can_tell_apart_are_refused(tmp_path: Path, names
     where = re.escape("data/BILLING_PERIOD=2026-10: 2 deliveries of one period")
     with pytest.raises(SourceError, match=where):
         Bill(tmp_path, delivered(tmp_path, *names))
+
+
+# --- Manifests
+
+OCTOBER = "BILLING_PERIOD=2026-10"
+DATA = f"data/{OCTOBER}/acme-00001.csv"
+OWN = f"metadata/{OCTOBER}/acme-Manifest.json"
+DELIVERED_AT = datetime(2026, 10, 17, 3, tzinfo=UTC)
+
+
+def manifest(*files: str, field: str = "dataFiles", prefix: str = "s3://bills/finance/acme") -> str:
+    """As a Data Export has it, as far as it is known, of files below the export's folder."""
+    return json.dumps({"executionId": "0a", field: [f"{prefix}/{file}" for file in files], "columns": []})
+
+
+def export(folder: Path, files: Mapping[str, str], late: timedelta = timedelta()) -> str:
+    """An export's folder `acme` with `files` by their places in it, data so much later than manifests; a path
+    that names its manifests."""
+    for place, text in files.items():
+        file = folder / "acme" / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        written_at = DELIVERED_AT + (timedelta() if place.endswith("Manifest.json") else late)
+        os.utime(file, (written_at.timestamp(), written_at.timestamp()))
+    return f"{folder}/acme/**/*Manifest.json"
+
+
+def read(folder: Path, path: str) -> list[str]:
+    """What is read of the files of an export, by their places in its folder."""
+    aws.fetch(entry(path), DAYS, folder)
+    return [file.partition("/acme/")[2] for file in _files.read_manifest(folder)]
+
+
+def test_what_the_manifest_lists_is_read_and_nothing_else(tmp_path: Path) -> None:
+    """A month with fewer files than before keeps the others, emptied or not yet."""
+    chunks = [f"data/{OCTOBER}/acme-0000{number}.csv" for number in (1, 2, 3, 4)]
+    path = export(tmp_path, {OWN: manifest(*chunks[:2]), **dict.fromkeys(chunks, "")})
+    assert read(tmp_path, path) == chunks[:2]
+
+
+EARLIER, LATER = (f"{OCTOBER}/2026-10-1{day}T03:00:00.000Z-{id}" for day, id in ((6, "ff"), (7, "0a")))
+
+
+def kept(*folders: str) -> dict[str, str]:
+    """The manifests of deliveries that are all kept."""
+    return {f"metadata/{one}/acme-Manifest.json": manifest(f"data/{one}/acme-00001.csv") for one in folders}
+
+
+@pytest.mark.parametrize(
+    ("manifests", "newest"),
+    [
+        (kept(LATER, EARLIER), LATER),
+        (kept(EARLIER) | {OWN: manifest(f"data/{EARLIER}/acme-00001.csv")}, EARLIER),
+        (kept(LATER, EARLIER) | {OWN: manifest(f"data/{EARLIER}/acme-00001.csv")}, EARLIER),
+    ],
+    ids=["by time", "the newest folder is not complete yet", "as the period's own manifest says"],
+)
+def test_of_deliveries_that_are_kept_the_newest_is_read(
+    tmp_path: Path, manifests: dict[str, str], newest: str
+) -> None:
+    data = dict.fromkeys((f"data/{one}/acme-00001.csv" for one in (EARLIER, LATER)), "")
+    assert read(tmp_path, export(tmp_path, data | manifests)) == [f"data/{newest}/acme-00001.csv"]
+
+
+MONTH = "20261001-20261101"
+PLACES = {
+    "a bare name": (f"metadata/{OCTOBER}/Manifest.json", DATA),
+    "legacy": (f"{MONTH}/acme-Manifest.json", f"{MONTH}/7c1e/acme-1.csv"),
+    "legacy, overwritten": (f"{MONTH}/acme-Manifest.json", f"{MONTH}/acme-1.csv"),
+    "legacy, for Athena": (f"{MONTH}/acme-Manifest.json", "acme/year=2026/month=10/acme-00001.csv"),
+    "legacy, in the folder for Athena": (
+        "acme/year=2026/month=10/acme-Manifest.json",
+        "acme/year=2026/month=10/acme-00001.csv",
+    ),
+}
+
+
+@pytest.mark.parametrize(("place", "file"), PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("prefix", ["s3://bills/finance/acme", "finance/acme", "acme/acme", "/acme"])
+def test_a_file_is_beside_its_manifest_wherever_it_was_delivered_to(
+    tmp_path: Path, place: str, file: str, prefix: str
+) -> None:
+    listed = manifest(
+        file, field="dataFiles" if place.startswith("metadata") else "reportKeys", prefix=prefix
+    )
+    others = dict.fromkeys(("acme-1.csv", "acme-00001.csv", f"data/{LATER}/acme-00001.csv"), "")
+    assert read(tmp_path, export(tmp_path, {place: listed, file: "", **others})) == [file]
+
+
+def test_a_legacy_report_with_its_manifests(tmp_path: Path) -> None:
+    """One of each delivery, one of the newest, and one for Redshift."""
+    case = shutil.copytree(FIXTURES / "aws" / "legacy", tmp_path / "copy", copy_function=shutil.copyfile)
+    delivery = case / MONTH / "20261016T030000Z"
+    shutil.copyfile(case / MONTH / "acme-Manifest.json", delivery / "acme-Manifest.json")
+    (delivery / "acme-RedshiftManifest.json").write_text("{}")
+    tags = ["resource_tags_user_cost_center", "resourceTags/user:team"]
+    pulled = Bill(tmp_path, f"{case}/{{date:%Y%m}}*/**/*Manifest.json", tag_columns=tags)
+    expected = (case / "expected" / "charge.csv").read_text(encoding="utf-8")
+    assert as_csv(pulled.charges).splitlines() == expected.splitlines()
+    assert pulled.gone == set()
+
+
+def test_days_without_a_manifest_are_told(tmp_path: Path) -> None:
+    file = write(tmp_path / "acme" / DATA, ROW)
+    path = export(tmp_path, {OWN: manifest(DATA), DATA: file.read_text(encoding="utf-8")})
+    pulled = Bill(tmp_path, path, Days(date(2026, 9, 29), date(2026, 10, 31)))
+    assert pulled.gone == {date(2026, 9, 29), date(2026, 9, 30)}
+    assert pulled.ask("select billed_cost from charge") == [(Decimal("0.8"),)]
+
+
+HALF_WRITTEN: Mapping[str, tuple[str, timedelta, str]] = {
+    "a file is missing": (
+        manifest(DATA, f"data/{OCTOBER}/acme-00002.csv"),
+        timedelta(),
+        r"acme-00002\.csv is not there",
+    ),
+    "its folder is missing": (
+        manifest(DATA, f"data/{LATER}/acme-00001.csv"),
+        timedelta(),
+        r"-0a/acme-00001\.csv is not there",
+    ),
+    "a file is of the next one": (
+        manifest(DATA),
+        timedelta(hours=1, seconds=1),
+        r"acme-00001\.csv was written after it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("listed", "late", "told"), HALF_WRITTEN.values(), ids=HALF_WRITTEN)
+def test_a_delivery_that_is_half_written_is_told(
+    tmp_path: Path, listed: str, late: timedelta, told: str
+) -> None:
+    path = export(tmp_path, {OWN: listed, DATA: ""}, late)
+    with pytest.raises(SourceError, match=rf"{OWN}: .*{told}\. The delivery is replaced just now.*run again"):
+        read(tmp_path, path)
+
+
+def test_a_copy_is_read_whatever_was_copied_first(tmp_path: Path) -> None:
+    assert read(tmp_path, export(tmp_path, {OWN: manifest(DATA), DATA: ""}, timedelta(hours=1))) == [DATA]
+
+
+REFUSALS: Mapping[str, tuple[Mapping[str, str], str]] = {
+    "several exports": (
+        {OWN: manifest(DATA), f"again/{OWN}": manifest(DATA)},
+        r"several exports: .*/acme, .*/acme/again\. Let `path`",
+    ),
+    "a legacy report in the same folder": (
+        {OWN: manifest(DATA), f"{MONTH}/acme-Manifest.json": manifest(DATA, field="reportKeys")},
+        r"acme-Manifest\.json is of the same month",
+    ),
+    "two in one folder": (
+        {OWN: manifest(DATA), f"metadata/{OCTOBER}/other-Manifest.json": manifest(DATA)},
+        r"other-Manifest\.json is of the same month",
+    ),
+    "deliveries without a time": (kept(f"{OCTOBER}/0f6a", f"{OCTOBER}/9b1c"), "2 deliveries of one period"),
+    "no month": ({"acme-Manifest.json": manifest(DATA)}, "its folder names no month"),
+    "no such month": (
+        {"metadata/BILLING_PERIOD=2026-13/acme-Manifest.json": manifest(DATA)},
+        "its folder names no month",
+    ),
+    "only another month": (
+        {"metadata/BILLING_PERIOD=2026-08/acme-Manifest.json": manifest(DATA)},
+        r"no manifest is of 2026-10-01\.\.2026-10-31",
+    ),
+    "no manifest": ({}, r"no manifest is of 2026-10-01\.\.2026-10-31"),
+    "a file of another month": (
+        {OWN: manifest("data/BILLING_PERIOD=2026-09/acme-00001.csv")},
+        "in no folder of its month",
+    ),
+    "a file elsewhere": ({OWN: manifest(f"data/{OCTOBER}/../../../b/c.csv")}, "in no folder of its month"),
+    "no file": ({OWN: manifest()}, "lists no file"),
+    "another field": ({OWN: manifest(DATA, field="files")}, r"no manifest of .* \(`reportKeys` is missing\)"),
+    "objects": ({OWN: '{"dataFiles": [{"s3Uri": "hush"}]}'}, "it is not understood"),
+    "a list": ({OWN: '["hush"]'}, "it is not understood"),
+    "half of it": ({OWN: '{"dataFiles": ["hush'}, "it is not understood"),
+}
+
+
+@pytest.mark.parametrize(("manifests", "told"), REFUSALS.values(), ids=REFUSALS)
+def test_manifests_that_are_not_understood_or_would_count_twice_are_refused(
+    tmp_path: Path, manifests: Mapping[str, str], told: str
+) -> None:
+    with pytest.raises(SourceError, match=told) as refused:
+        read(tmp_path, export(tmp_path, {DATA: "", **manifests}))
+    assert "hush" not in str(refused.value)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket `bills`, which the environment points to."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "aHVzaC1odXNo",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield boto3.resource("s3").create_bucket(Bucket="bills")
+    server.stop()
+
+
+def test_deliveries_in_s3(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read by their manifest, and refused while the next one overwrites them."""
+
+    def deliver(place: str, text: str, hours: int) -> None:
+        monkeypatch.setattr("moto.s3.models.utcnow", lambda: DELIVERED_AT + timedelta(hours=hours))
+        s3.put_object(Key=f"finance/acme/{place}", Body=text.encode())
+
+    row = write(tmp_path / "row.csv", ROW).read_text(encoding="utf-8")
+    second = DATA.replace("00001", "00002")
+    for place in (DATA, second, DATA.replace("00001", "00003")):
+        deliver(place, row, 0)
+    deliver(OWN, manifest(DATA, second), 0)
+    path = "s3://bills/finance/acme/metadata/BILLING_PERIOD={date:%Y-%m}/*Manifest.json"
+    pulled = Bill(tmp_path, path)
+    assert pulled.ask("select sum(billed_cost) from charge") == [(Decimal("1.6"),)]
+    deliver(DATA, row, 8)
+    with pytest.raises(SourceError, match=r"/acme-00001\.csv was written after it"):
+        aws.fetch(entry(path), DAYS, tmp_path)

@@ -55,7 +55,7 @@ class Bill:
         self.engine = duckdb.connect()
         self.engine.execute("set TimeZone = 'America/New_York'")
         parsed = focus.parse(pulled, DAYS, raw, self.engine)
-        self.counts = parsed.counts
+        self.counts, self.gone = parsed.counts, parsed.days_without_files
         parsed.records["charge"].create("charge")
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
@@ -94,6 +94,22 @@ def test_parquet_with_doubles_instants_and_maps(tmp_path: Path) -> None:
     assert pulled.ask("select usage_date, billed_cost, tags from charge") == [
         (date(2026, 10, 17), Decimal("1e-9"), {"team": "search"})
     ]
+
+
+def test_a_data_export_by_its_manifest(tmp_path: Path) -> None:
+    """Not the file that an earlier, longer delivery left behind."""
+    period = "BILLING_PERIOD=2026-10"
+    for number in (1, 2):
+        file = tmp_path / "data" / period / f"acme-0000{number}.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(",".join(ROW) + "\n" + ",".join(ROW.values()) + "\n", encoding="utf-8")
+    manifest = tmp_path / "metadata" / period / "acme-Manifest.json"
+    manifest.parent.mkdir(parents=True)
+    listed = {"dataFiles": [f"s3://bills/acme/data/{period}/acme-00001.csv"]}
+    manifest.write_text(json.dumps(listed), encoding="utf-8")
+    pulled = Bill(tmp_path, "metadata/*/*Manifest.json")
+    assert pulled.ask("select billed_cost from charge") == [(Decimal("1.5"),)]
+    assert pulled.gone == set()
 
 
 def test_providers_with_names_in_other_scripts_are_not_one(tmp_path: Path) -> None:

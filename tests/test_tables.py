@@ -57,6 +57,22 @@ def test_values_stay_as_they_are_written(tmp_path: Path) -> None:
     ]
 
 
+def test_a_name_with_a_slash_goes_by_its_snake_case_unless_another_column_does(tmp_path: Path) -> None:
+    def read_of(header: str, *wanted: str) -> list[tuple[str | None, ...]]:
+        write(tmp_path, "t.csv", f"{header}\n1,2\n")
+        file = str(tmp_path / "t.csv")
+        with duckdb.connect() as engine:
+            query = "select * exclude (file) from logged"
+            _tables.extract("bill", engine, {file: 1}, wanted, (), query, tmp_path / "out.parquet")
+            return engine.sql(f"from read_parquet('{tmp_path}/out.parquet')").fetchall()
+
+    legacy = "lineItem/UsageStartDate,resourceTags/user:CostCenter"
+    assert read_of(legacy, "line_item_usage_start_date", "resource_tags_user_cost_center") == [("1", "2")]
+    assert read_of(legacy, "LineItem/usageStartDate", "cost_center") == [("1", None)]
+    assert read_of("lineItem/UsageType,line_item_usage_type", "line_item_usage_type") == [("2",)]
+    assert read_of("usageType,x", "usage_type") == [(None,)]
+
+
 def test_files_with_other_columns_are_one_table(tmp_path: Path) -> None:
     files = [
         write(tmp_path, f"{n}.csv", text) for n, text in enumerate(("a,b\n1,2\n", "b\n3\n", "", "b,a\n"))

@@ -8,27 +8,25 @@ double the bill. Where folders lie is no contract, so all but the files' own nam
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.sources import _files, _listed
+from dagster_project.sources import _exports, _files, _listed
 from dagster_project.sources._exports import ExportEntry
 
 MANIFEST = "manifest.json"
 RUNS = "runs.json"
-"""What is written about the runs that are read: the period of each, and how many rows a file has to have."""
+"""How many rows a file of the runs that are read has to have."""
 
 
 _OF_A_PERIOD = re.compile(r"(?P<period>.*/\d{8}-\d{8})/(?P<folder>.*/)?(?P<name>[^/]*)")
@@ -62,7 +60,7 @@ def fetch(entry: ExportEntry, dataset: str, days: Days, raw: Path) -> None:
     rows: dict[str, int] = {}
     newest = _newest(entry, dataset, days)
     for run in newest:
-        there = _files.find(entry.name, f"{_literally(run.folder)}/*", days) if run.files else {}
+        there = _files.find(entry.name, f"{_files.literally(run.folder)}/*", days) if run.files else {}
         for name, (size, count) in run.files.items():
             file = f"{run.folder}/{name}"
             if file not in there or size not in (None, there[file]):
@@ -80,13 +78,8 @@ def fetch(entry: ExportEntry, dataset: str, days: Days, raw: Path) -> None:
             entry.name, f"no run of {days} has a file", where=entry.path, remedy="Export those days again."
         )
     _files.write_manifest(files, raw)
-    periods = [(str(run.first), str(run.last)) for run in newest]
-    (raw / RUNS).write_text(json.dumps({"periods": periods, "rows": rows}), encoding="utf-8")
-
-
-def _literally(folder: str) -> str:
-    """A pattern of just this folder: neither glob nor date."""
-    return glob.escape(folder).replace("{", "{{").replace("}", "}}")
+    _exports.write_periods(((run.first, run.last) for run in newest), raw)
+    (raw / RUNS).write_text(json.dumps(rows), encoding="utf-8")
 
 
 def _newest(entry: ExportEntry, dataset: str, days: Days) -> list[_Run]:
@@ -140,22 +133,12 @@ def refuse_several_runs(entry: ExportEntry, raw: Path) -> None:
             )
 
 
-def days_without_runs(days: Days, raw: Path) -> Collection[date]:
-    """The days of which there is no run any more."""
-    periods = [tuple(map(date.fromisoformat, bounds)) for bounds in _read(raw)["periods"]]
-    return {day for day in days if not any(first <= day <= last for first, last in periods)}
-
-
-def _read(raw: Path) -> Mapping[str, Any]:
-    return json.loads((raw / RUNS).read_text(encoding="utf-8"))
-
-
 def require_all_rows(entry: ExportEntry, rows: duckdb.DuckDBPyRelation, raw: Path) -> None:
     """Raises SourceError when a file's `rows`, of which each has its `file`, are not as many as its manifest
     says."""
     counted = rows.aggregate("file, count(*)", "file").fetchall()
     found = {file.removeprefix(_listed.GROWING): count for file, count in counted}
-    for file, count in _read(raw)["rows"].items():
+    for file, count in json.loads((raw / RUNS).read_text(encoding="utf-8")).items():
         if found.get(file, 0) != count:
             raise SourceError(
                 entry.name,

@@ -6,9 +6,10 @@ export may be by the hour, by resource, or append a correction instead of editin
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,8 @@ RESTATES_DAYS = 40
 
 FILES = "as files (local, `s3://`, `gs://`, `az://`; CSV, Parquet, JSON, gz, zst)"
 """What a `path` may be, in Markdown."""
+
+PERIODS = "periods.json"
 
 REMEDY = "Nothing was replaced; the export has to say it, or its form has changed."
 
@@ -51,10 +54,11 @@ def fetch(entry: ExportEntry, days: Days, raw: Path) -> None:
     """The list of files, which stay where they are. Raises SourceError when there is none, or when it is not
     clear which delivery of a month is the latest.
     """
-    _files.write_manifest(_latest(entry.name, _files.find(entry.name, entry.path, days)), raw)
+    found = _files.find(entry.name, entry.path, days)
+    _files.write_manifest({file: found[file] for file in latest(entry.name, found)}, raw)
 
 
-def _latest(source: str, files: Mapping[str, int]) -> dict[str, int]:
+def latest(source: str, files: Collection[str]) -> list[str]:
     """The files of each period's latest delivery (`BILLING_PERIOD=2026-10/<delivery>/...`, or
     `20261001-20261101/<delivery>/...`), which is the last by name, if the names begin with their time.
     """
@@ -68,14 +72,14 @@ def _latest(source: str, files: Mapping[str, int]) -> dict[str, int]:
                 f"{len(names)} deliveries of one period, and nothing says which is the latest",
                 where=period,
                 remedy="Each holds all rows, so the bill would be counted several times: let the export "
-                "overwrite its files, or `path` name one delivery.",
+                "overwrite its files, or `path` name one delivery, or the manifest that is in this folder.",
             )
-    return {
-        file: size
-        for file, size in files.items()
+    return [
+        file
+        for file in files
         if (found := _DELIVERY.fullmatch(file)) is None
         or found["delivery"] == max(deliveries[found["period"]])
-    }
+    ]
 
 
 def stage(
@@ -168,6 +172,18 @@ def summed(
 def days_without_files(entry: ExportEntry, days: Days, raw: Path) -> Collection[date]:
     """The days of which no file says anything any more, where the names of files say their month."""
     return _files.days_without_files(entry.path, days, _files.read_manifest(raw))
+
+
+def write_periods(periods: Iterable[tuple[date, date]], raw: Path) -> None:
+    """The first and last days of what is read, where manifests say it."""
+    bounds = [(str(first), str(last)) for first, last in periods]
+    (raw / PERIODS).write_text(json.dumps(bounds), encoding="utf-8")
+
+
+def days_outside_periods(days: Days, raw: Path) -> Collection[date]:
+    """The days of which there is no manifest any more."""
+    periods = json.loads((raw / PERIODS).read_text(encoding="utf-8"))
+    return {day for day in days if not any(first <= str(day) <= last for first, last in periods)}
 
 
 def usage_date(started: str, period: str) -> str:

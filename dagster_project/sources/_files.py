@@ -15,10 +15,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import obstore
@@ -64,6 +64,13 @@ Rows = Callable[[list[str], int], tuple[str, list[list[str]]]]
 them; a row may have so many bytes."""
 
 
+class Found(NamedTuple):
+    """A file as it was listed: its size in bytes, and when it was last written, UTC."""
+
+    size: int
+    written_at: datetime
+
+
 def check(pattern: str) -> str:
     """`pattern` itself. Raises ValueError when its braces are no date or name more than the day."""
     try:
@@ -81,19 +88,33 @@ def find(source: str, pattern: str, days: Days) -> dict[str, int]:
     With a date, one more day on each side: a record may arrive after midnight, and LiteLLM names its
     folders in local time. Raises SourceError when there is no file at all.
     """
-    patterns = sorted({pattern.format(date=day) for day in days.widened(1)})
-    try:
-        found = {file: size for one in patterns for file, size in _matching(source, one)}
-    except StoreError as error:
-        raise _refused(source, pattern, "listed", error) from None
+    found = listed(source, pattern, days)
     if not found:
+        patterns = _of_days(pattern, days)
         raise SourceError(
             source,
             f"no file matches {patterns[0]}" + (f" .. {patterns[-1]}" if len(patterns) > 1 else ""),
             where=pattern,
             remedy="Correct `path`, or the permission to list it.",
         )
-    return found
+    return {file: one.size for file, one in found.items()}
+
+
+def listed(source: str, pattern: str, days: Days) -> dict[str, Found]:
+    """As `find`, with all that a listing says; there may be none."""
+    try:
+        return {file: found for one in _of_days(pattern, days) for file, found in _matching(source, one)}
+    except StoreError as error:
+        raise _refused(source, pattern, "listed", error) from None
+
+
+def _of_days(pattern: str, days: Days) -> list[str]:
+    return sorted({pattern.format(date=day) for day in days.widened(1)})
+
+
+def literally(folder: str) -> str:
+    """A pattern of just this folder: neither glob nor date."""
+    return glob.escape(folder).replace("{", "{{").replace("}", "}}")
 
 
 def content(source: str, file: str) -> bytes:
@@ -332,7 +353,7 @@ def _fixed_folder(place: Path) -> Path | None:
     return None
 
 
-def _matching(source: str, pattern: str) -> Iterator[tuple[str, int]]:
+def _matching(source: str, pattern: str) -> Iterator[tuple[str, Found]]:
     remote = _OBJECT.fullmatch(pattern)
     if remote is None:
         place = Path(pattern).expanduser()
@@ -348,7 +369,9 @@ def _matching(source: str, pattern: str) -> Iterator[tuple[str, int]]:
                         where=name,
                         remedy="Copy it there, or name its own folder in `path`. Nothing was read.",
                     )
-                yield str(file.absolute()), file.stat().st_size
+                status = file.stat()
+                written_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                yield str(file.absolute()), Found(status.st_size, written_at)
         return
     root, key = remote["root"], remote["key"]
     wanted = re.compile(_regex(key), re.DOTALL)
@@ -356,7 +379,7 @@ def _matching(source: str, pattern: str) -> Iterator[tuple[str, int]]:
     for batch in obstore.list(from_url(root), prefix=folder or None):
         for entry in batch:
             if wanted.fullmatch(entry["path"]):
-                yield f"{root}/{entry['path']}", entry["size"]
+                yield f"{root}/{entry['path']}", Found(entry["size"], entry["last_modified"])
 
 
 def _regex(pattern: str) -> str:

@@ -1,9 +1,10 @@
 """Tables in files: CSV, Parquet, or JSON rows, with every value as text, as the file says it.
 
 A name that ends in `.parquet` or `.csv` (`.gz`, `.zst` too) says the form; anything else is JSON. Names of
-columns are compared without regard to case, but in JSON. What is nested is its JSON text. Numbers are the
-shortest text that means them, so they can become exact decimals; of a JSON number the engine keeps 17 digits.
-Instants without a zone are as written. An empty text is null.
+columns are compared without regard to case, but in JSON; one of CSV that has a slash, as in AWS's legacy
+report, goes by its snake_case, too (`lineItem/UsageType`, `line_item_usage_type`). What is nested is its JSON
+text. Numbers are the shortest text that means them, so they can become exact decimals; of a JSON number the
+engine keeps 17 digits. Instants without a zone are as written. An empty text is null.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import duckdb
 from duckdb import ConstantExpression as Literal
 
 from dagster_project.errors import SourceError
-from dagster_project.sources import _files
+from dagster_project.sources import _files, _tags
 from dagster_project.sources._sql import quoted
 
 DELIMITERS = ",;\t|"
@@ -59,7 +60,7 @@ def extract(
             return f"select file, {texts} from {records}", [names]
         parts = list((_csv if form == "csv" else _parquet)(source, connection, names, longest))
         for part in parts:
-            if missing := [name for name in required if name.lower() not in part.types]:
+            if missing := [name for name in required if name.lower() not in part.columns]:
                 raise SourceError(
                     source,
                     f"there is no column {', '.join(missing)}",
@@ -86,19 +87,20 @@ _FILE = "file of the row"
 
 
 class _Part(NamedTuple):
-    """Files with the same columns: SQL of their rows, and the columns' types by name in lower case."""
+    """Files with the same columns: SQL of their rows, and the columns' own names and types by the names that
+    they go by, in lower case."""
 
     files: list[str]
     table: str
-    types: Mapping[str, str]
+    columns: Mapping[str, tuple[str, str]]
 
     def text(self, name: str) -> str:
         """SQL of a column as text."""
-        kind = self.types.get(name.lower())
-        if kind is None:
+        if name.lower() not in self.columns:
             return f"null::varchar as {quoted(name)}"
+        own, kind = self.columns[name.lower()]
         nested = kind.endswith("]") or kind.startswith(("MAP", "STRUCT"))
-        text = f"to_json({quoted(name)})::varchar" if nested else f"nullif({quoted(name)}::varchar, '')"
+        text = f"to_json({quoted(own)})::varchar" if nested else f"nullif({quoted(own)}::varchar, '')"
         return f"{text} as {quoted(name)}"
 
 
@@ -117,7 +119,7 @@ def _parquet(
         described = connection.execute(f"describe select * from {table}", [[file]]).fetchall()
         alike[tuple((name.lower(), kind) for name, kind, *_ in described)].append(file)
     for types, same in alike.items():
-        yield _Part(same, table, dict(types))
+        yield _Part(same, table, {name: (name, kind) for name, kind in types})
 
 
 def _csv(
@@ -139,11 +141,13 @@ def _csv(
             alike[_header(source, file, found[0] or "")].append(file)
     for (delimiter, header), same in alike.items():
         columns = ", ".join(f"{Literal(name)}: 'VARCHAR'" for name in header)
+        own = {name.lower(): name for name in header}
+        snake_case = {_tags.canonical_key(name): name for name in reversed(header) if "/" in name}
         yield _Part(
             same,
             f"read_csv(?, {read}, header = true, delim = {Literal(delimiter)}, quote = '\"', escape = '\"', "
             f"columns = {{{columns}}}, filename = {Literal(_FILE)}, strict_mode = true)",
-            {name.lower(): "VARCHAR" for name in header},
+            {called: (name, "VARCHAR") for called, name in (snake_case | own).items()},
         )
 
 

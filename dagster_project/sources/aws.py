@@ -1,5 +1,6 @@
 """Amazon Bedrock's bill: the rows of a Cost and Usage Report, CUR 2.0 of AWS Data Exports or the legacy one.
 
+*   The columns of a legacy report as CSV (`lineItem/UsageType`) go by their names of CUR 2.0, in snake_case.
 *   Bedrock is every product code that begins with `AmazonBedrock`, and what the AWS Marketplace sells as an
     "(Amazon Bedrock Edition)". Rows of other services are counted and left out.
 *   Billed is the net unblended cost where a month's rows say it (an account with discounts), else the
@@ -27,18 +28,22 @@ import polars as pl
 from duckdb import ConstantExpression as Literal
 
 from dagster_project.days import Days
-from dagster_project.sources import Parsed, _bedrock, _exports, _line_items, _tags
+from dagster_project.sources import Parsed, _aws_deliveries, _bedrock, _exports, _line_items, _tags
 from dagster_project.sources._sql import exact, is_currency, quoted
 
 KINDS = ("charge",)
 TELLS = ("bill", "api key", "tags")
-READS = f"Amazon Bedrock's rows of the Cost and Usage Report, CUR 2.0 or legacy, {_exports.FILES}"
+READS = (
+    "Amazon Bedrock's rows of the Cost and Usage Report, CUR 2.0 or legacy, whole deliveries by their "
+    f"manifests, or {_exports.FILES}"
+)
 KEEPS_RAW = False
 RESTATES_DAYS = _exports.RESTATES_DAYS
 
 
 class Entry(_exports.ExportEntry):
-    """The bill of an AWS organisation, or of one account."""
+    """The bill of an AWS organisation, or of one account. Let `path` name its manifests
+    (`s3://bills/acme/metadata/*/*Manifest.json`): of each month all files of the newest delivery are read."""
 
     provider: ClassVar[str] = "aws"
 
@@ -107,8 +112,9 @@ reservation costs, used or not."""
 
 
 def fetch(entry: Entry, days: Days, raw: Path) -> None:
-    """The list of files. Raises SourceError when there is none, or when deliveries cannot be told apart."""
-    _exports.fetch(entry, days, raw)
+    """The list of files. Raises SourceError when there is none, when deliveries cannot be told apart, or when
+    one is not whole."""
+    _aws_deliveries.fetch(entry, days, raw)
 
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
@@ -136,6 +142,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         {"charge": _exports.charges(entry, lines.filter("not is_inside"))},
         {"rows_of_other_services": _exports.left_out(entry, raw, connection, _PRODUCTS, _OURS)}
         | _exports.counted(lines, _COUNTS),
+        _aws_deliveries.days_without_manifests(entry, days, raw),
     )
 
 

@@ -120,7 +120,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         "tags_not_understood": ours.filter("not are_tags_understood").shape[0],
     }
     if _of_runs(entry):
-        gone = _azure_runs.days_without_runs(days, raw)
+        gone = _exports.days_outside_periods(days, raw)
     else:
         gone = _exports.days_without_files(entry, days, raw)
     return Parsed({"charge": charges}, counts, gone)

@@ -31,12 +31,12 @@ from duckdb import ConstantExpression as Literal
 from pydantic import Field
 
 from dagster_project.days import Days
-from dagster_project.sources import Parsed, _bedrock, _exports, _line_items, _tags
+from dagster_project.sources import Parsed, _aws_deliveries, _bedrock, _exports, _line_items, _tags
 from dagster_project.sources._sql import exact, is_currency
 
 KINDS = ("charge",)
 TELLS = ("bill", "api key", "tags")
-READS = f"any provider's bill in FOCUS 1.0 to 1.4 {_exports.FILES}"
+READS = f"any provider's bill in FOCUS 1.0 to 1.4 {_exports.FILES}; that of AWS by its manifests, too"
 KEEPS_RAW = False
 RESTATES_DAYS = _exports.RESTATES_DAYS
 
@@ -44,7 +44,7 @@ AI = "AI and Machine Learning"
 
 
 class Entry(_exports.ExportEntry):
-    """Files of one or more providers."""
+    """Files of one or more providers. Of a Data Export of AWS let `path` name its manifests, as in `aws`."""
 
     billed_by: str | None = Field(default=None, alias="provider")
     """The provider of all rows; unset, that of each row's `ServiceProviderName` or `ProviderName`."""
@@ -123,8 +123,9 @@ _TIERS = {"batch", "flex", "priority"}
 
 
 def fetch(entry: Entry, days: Days, raw: Path) -> None:
-    """The list of files. Raises SourceError when there is none, or when deliveries cannot be told apart."""
-    _exports.fetch(entry, days, raw)
+    """The list of files. Raises SourceError when there is none, when deliveries cannot be told apart, or when
+    one is not whole."""
+    _aws_deliveries.fetch(entry, days, raw)
 
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
@@ -149,6 +150,7 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         {"charge": _exports.charges(entry, lines)},
         {"rows_of_other_services": _exports.left_out(entry, raw, connection, _SERVICES, _ours(entry))}
         | _exports.counted(lines, unparsed),
+        _aws_deliveries.days_without_manifests(entry, days, raw),
     )
 
 
