@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from test_azure import LATER, delivered, written
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
@@ -110,6 +111,32 @@ def test_a_data_export_by_its_manifest(tmp_path: Path) -> None:
     pulled = Bill(tmp_path, "metadata/*/*Manifest.json")
     assert pulled.ask("select billed_cost from charge") == [(Decimal("1.5"),)]
     assert pulled.gone == set()
+
+
+def test_an_export_of_azure_by_its_manifests(tmp_path: Path) -> None:
+    """The newest run, whose files have as many rows as its manifest says: of other services, too."""
+    compute = ROW | {"ServiceCategory": "Compute", "BilledCost": "99"}
+    focus_cost = {"exportName": "focus", "type": "FocusCost"}
+    early = delivered(ROW, ROW, ROW, run="early", exportConfig=focus_cost)
+    written(tmp_path, early, delivered(ROW, compute, run="late", exportConfig=focus_cost, runInfo=LATER))
+    pulled = Bill(tmp_path, "**/manifest.json")
+    assert pulled.ask("select billed_cost from charge") == [(Decimal("1.5"),)]
+    assert pulled.counts["rows_of_other_services"] == 1
+    assert pulled.gone == set()
+
+
+def test_a_run_of_azure_that_lacks_rows_or_is_of_other_costs_is_refused(tmp_path: Path) -> None:
+    run = delivered(ROW, run="a", exportConfig={"type": "FocusCost"})
+    manifest = next(name for name in run if name.endswith("manifest.json"))
+    run[manifest] = run[manifest].replace(b'"dataRowCount": 1}]', b'"dataRowCount": 2}]')
+    (tmp_path / "short").mkdir()
+    written(tmp_path / "short", run)
+    with pytest.raises(SourceError, match=r"part_0_0001\.csv\.gz: 1 rows, and 2 in its manifest"):
+        Bill(tmp_path / "short", "**/manifest.json")
+    (tmp_path / "actual").mkdir()
+    written(tmp_path / "actual", delivered(ROW, run="a"))
+    with pytest.raises(SourceError, match="of ActualCost, not of FocusCost"):
+        Bill(tmp_path / "actual", "**/manifest.json")
 
 
 def test_providers_with_names_in_other_scripts_are_not_one(tmp_path: Path) -> None:

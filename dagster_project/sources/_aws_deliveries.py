@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
@@ -71,22 +71,13 @@ def fetch(entry: ExportEntry, days: Days, raw: Path) -> None:
     Raises SourceError when there is none, for manifests of several exports, when it is not clear which of a
     month is the newest, and for a file that is not there, or is of another delivery than its manifest.
     """
-    if not _names_manifests(entry):
+    if not entry.path.endswith(MANIFEST):
         _exports.fetch(entry, days, raw)
         return
     newest = _newest(entry, days)
     files = {file: size for manifest in newest for file, size in _delivered(entry.name, manifest)}
     _files.write_manifest(files, raw)
     _exports.write_periods(((manifest.month.first, manifest.month.last) for manifest in newest), raw)
-
-
-def days_without_manifests(entry: ExportEntry, days: Days, raw: Path) -> Collection[date]:
-    """The days of which there is no manifest any more; none where `path` names the files themselves."""
-    return _exports.days_outside_periods(days, raw) if _names_manifests(entry) else ()
-
-
-def _names_manifests(entry: ExportEntry) -> bool:
-    return entry.path.endswith(MANIFEST)
 
 
 def _newest(entry: ExportEntry, days: Days) -> list[_Manifest]:

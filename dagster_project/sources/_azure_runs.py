@@ -17,8 +17,6 @@ from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
 
-import duckdb
-
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.sources import _exports, _files, _listed
@@ -48,6 +46,11 @@ class _Run:
     @property
     def folder(self) -> str:
         return self.manifest.rpartition("/")[0]
+
+
+def are_named(entry: ExportEntry) -> bool:
+    """Whether `path` names the manifests of runs."""
+    return entry.path.endswith(MANIFEST)
 
 
 def fetch(entry: ExportEntry, dataset: str, days: Days, raw: Path) -> None:
@@ -101,7 +104,7 @@ def _newest(entry: ExportEntry, dataset: str, days: Days) -> list[_Run]:
     if runs[0].dataset != dataset:
         raise refused(
             f"the export is of {runs[0].dataset}, not of {dataset}",
-            "Say which with `dataset`; FOCUS exports are for sources of the type `focus`.",
+            "`FocusCost` is read by the type `focus`, the others by `azure` with that `dataset`.",
         )
     by_submission = sorted(runs, key=lambda run: (run.submitted_at, run.manifest))
     by_period = {(run.first, run.last): run for run in by_submission}
@@ -133,11 +136,9 @@ def refuse_several_runs(entry: ExportEntry, raw: Path) -> None:
             )
 
 
-def require_all_rows(entry: ExportEntry, rows: duckdb.DuckDBPyRelation, raw: Path) -> None:
-    """Raises SourceError when a file's `rows`, of which each has its `file`, are not as many as its manifest
-    says."""
-    counted = rows.aggregate("file, count(*)", "file").fetchall()
-    found = {file.removeprefix(_listed.GROWING): count for file, count in counted}
+def require_all_rows(entry: ExportEntry, rows: Mapping[str, int], raw: Path) -> None:
+    """Raises SourceError when a file's `rows`, by its name, are not as many as its manifest says."""
+    found = {file.removeprefix(_listed.GROWING): count for file, count in rows.items()}
     for file, count in json.loads((raw / RUNS).read_text(encoding="utf-8")).items():
         if found.get(file, 0) != count:
             raise SourceError(

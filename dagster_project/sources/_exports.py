@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import duckdb
 from duckdb import ConstantExpression as Literal
@@ -108,20 +108,32 @@ def stage(
     return rows
 
 
-def left_out(
+class Rows(NamedTuple):
+    """How many rows a file has, and how many of those are not ours."""
+
+    all: int
+    left_out: int
+
+
+def looked_through(
     entry: ExportEntry,
     raw: Path,
     connection: duckdb.DuckDBPyConnection,
     columns: Collection[str],
     ours: str,
-) -> int:
-    """How many rows of the files are not `ours`, a condition on their `columns`. A second look at the files
-    is cheaper than a first one at everything that other services say.
+) -> Mapping[str, Rows]:
+    """The rows of each of the files that has any; `ours` is a condition on their `columns`. A second look at
+    the files is cheaper than a first one at everything that other services say.
     """
-    file = raw / "left_out.parquet"
-    count = f"select count(*) filter (not ({ours})) from logged"
+    file = raw / "looked_through.parquet"
+    count = f"select file, count(*), count(*) filter (not ({ours})) from logged group by file"
     _tables.extract(entry.name, connection, _files.read_manifest(raw), columns, (), count, file)
-    return connection.read_parquet(str(file)).fetchall()[0][0]
+    return {name: Rows(*rows) for name, *rows in connection.read_parquet(str(file)).fetchall()}
+
+
+def others(seen: Mapping[str, Rows]) -> dict[str, int]:
+    """The rows of all files that were left out, as it is told."""
+    return {"rows_of_other_services": sum(rows.left_out for rows in seen.values())}
 
 
 def counted(rows: duckdb.DuckDBPyRelation, conditions: Mapping[str, str]) -> dict[str, int]:
@@ -181,7 +193,9 @@ def write_periods(periods: Iterable[tuple[date, date]], raw: Path) -> None:
 
 
 def days_outside_periods(days: Days, raw: Path) -> Collection[date]:
-    """The days of which there is no manifest any more."""
+    """The days of which there is no manifest any more; none where `path` names the files themselves."""
+    if not (raw / PERIODS).exists():
+        return ()
     periods = json.loads((raw / PERIODS).read_text(encoding="utf-8"))
     return {day for day in days if not any(first <= str(day) <= last for first, last in periods)}
 

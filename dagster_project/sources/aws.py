@@ -140,9 +140,9 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     )
     return Parsed(
         {"charge": _exports.charges(entry, lines.filter("not is_inside"))},
-        {"rows_of_other_services": _exports.left_out(entry, raw, connection, _PRODUCTS, _OURS)}
+        _exports.others(_exports.looked_through(entry, raw, connection, _PRODUCTS, _OURS))
         | _exports.counted(lines, _COUNTS),
-        _aws_deliveries.days_without_manifests(entry, days, raw),
+        _exports.days_outside_periods(days, raw),
     )
 
 

@@ -92,7 +92,7 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
 
     Raises SourceError when there is none, and where it is not clear which delivery of a period counts.
     """
-    if _of_runs(entry):
+    if _azure_runs.are_named(entry):
         _azure_runs.fetch(entry, entry.dataset, days, raw)
     else:
         _exports.fetch(entry, days, raw)
@@ -103,8 +103,9 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     """Raises SourceError naming file and column of what is no row of the export, for a file that has not all
     rows, and for costs that are not those of the entry's `dataset`."""
     rows = _exports.stage(entry, raw, connection, COLUMNS, REQUIRED, _projection(entry))
-    if _of_runs(entry):
-        _azure_runs.require_all_rows(entry, rows, raw)
+    if _azure_runs.are_named(entry):
+        counted = rows.aggregate("file, count(*)", "file").fetchall()
+        _azure_runs.require_all_rows(entry, dict(counted), raw)
     _refuse_other_dataset(entry, rows)
     ours = _line_items.named(raw, rows.filter("not is_other"), "meter_said", line_item)
     lines = ours.project(f"""* replace (
@@ -119,15 +120,11 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
         "tokens_in_unknown_units": other_units.shape[0],
         "tags_not_understood": ours.filter("not are_tags_understood").shape[0],
     }
-    if _of_runs(entry):
+    if _azure_runs.are_named(entry):
         gone = _exports.days_outside_periods(days, raw)
     else:
         gone = _exports.days_without_files(entry, days, raw)
     return Parsed({"charge": charges}, counts, gone)
-
-
-def _of_runs(entry: Entry) -> bool:
-    return entry.path.endswith(_azure_runs.MANIFEST)
 
 
 def _refuse_other_dataset(entry: Entry, rows: duckdb.DuckDBPyRelation) -> None:

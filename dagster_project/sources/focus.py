@@ -31,12 +31,23 @@ from duckdb import ConstantExpression as Literal
 from pydantic import Field
 
 from dagster_project.days import Days
-from dagster_project.sources import Parsed, _aws_deliveries, _bedrock, _exports, _line_items, _tags
+from dagster_project.sources import (
+    Parsed,
+    _aws_deliveries,
+    _azure_runs,
+    _bedrock,
+    _exports,
+    _line_items,
+    _tags,
+)
 from dagster_project.sources._sql import exact, is_currency
 
 KINDS = ("charge",)
 TELLS = ("bill", "api key", "tags")
-READS = f"any provider's bill in FOCUS 1.0 to 1.4 {_exports.FILES}; that of AWS by its manifests, too"
+READS = (
+    f"any provider's bill in FOCUS 1.0 to 1.4 {_exports.FILES}; of AWS and Azure whole deliveries by their "
+    "manifests"
+)
 KEEPS_RAW = False
 RESTATES_DAYS = _exports.RESTATES_DAYS
 
@@ -44,7 +55,8 @@ AI = "AI and Machine Learning"
 
 
 class Entry(_exports.ExportEntry):
-    """Files of one or more providers. Of a Data Export of AWS let `path` name its manifests, as in `aws`."""
+    """Files of one or more providers. Of an export of AWS or Azure let `path` name its manifests, as in `aws`
+    and `azure`."""
 
     billed_by: str | None = Field(default=None, alias="provider")
     """The provider of all rows; unset, that of each row's `ServiceProviderName` or `ProviderName`."""
@@ -125,11 +137,18 @@ _TIERS = {"batch", "flex", "priority"}
 def fetch(entry: Entry, days: Days, raw: Path) -> None:
     """The list of files. Raises SourceError when there is none, when deliveries cannot be told apart, or when
     one is not whole."""
-    _aws_deliveries.fetch(entry, days, raw)
+    if _azure_runs.are_named(entry):
+        _azure_runs.fetch(entry, "FocusCost", days, raw)
+    else:
+        _aws_deliveries.fetch(entry, days, raw)
 
 
 def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnection) -> Parsed:
-    """Raises SourceError naming file and column of what is no row of FOCUS."""
+    """Raises SourceError naming file and column of what is no row of FOCUS, and for a file that has not all
+    rows."""
+    seen = _exports.looked_through(entry, raw, connection, _SERVICES, _ours(entry))
+    if _azure_runs.are_named(entry):
+        _azure_runs.require_all_rows(entry, {file: found.all for file, found in seen.items()}, raw)
     rows = _exports.stage(entry, raw, connection, COLUMNS, REQUIRED, _projection(entry))
     told = _line_items.told(
         rows,
@@ -148,9 +167,8 @@ def parse(entry: Entry, days: Days, raw: Path, connection: duckdb.DuckDBPyConnec
     unparsed = {"unparsed_usage_rows": "charge_category = 'usage' and meter is null"}
     return Parsed(
         {"charge": _exports.charges(entry, lines)},
-        {"rows_of_other_services": _exports.left_out(entry, raw, connection, _SERVICES, _ours(entry))}
-        | _exports.counted(lines, unparsed),
-        _aws_deliveries.days_without_manifests(entry, days, raw),
+        _exports.others(seen) | _exports.counted(lines, unparsed),
+        _exports.days_outside_periods(days, raw),
     )
 
 
