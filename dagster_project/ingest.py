@@ -221,8 +221,8 @@ def _refuse_problems(source: str, problems: Collection[str]) -> None:
             source,
             "; ".join(list(problems)[:5]) + more,
             where="its rows",
-            remedy="Nothing was replaced. Correct the entry in sources.yaml; "
-            f"`chargeback sources try {source}` shows how its rows are read.",
+            remedy="Nothing was replaced. Correct the entry in sources.yaml, or let it name a view without "
+            f"such rows; `chargeback sources try {source}` shows how its rows are read.",
         )
 
 

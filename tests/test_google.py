@@ -245,6 +245,7 @@ def test_other_services_are_left_out_and_counted(tmp_path: Path) -> None:
         ({"service": {"id": "1"}}, r"service\.description"),
         ({"sku": None}, r"sku\.description"),
         ({"usage_start_time": "soon"}, "usage_start_time"),
+        ({"usage_start_time": "infinity"}, "usage_start_time"),
         ({"cost": None}, "cost"),
         ({"cost": "hush"}, "cost"),
         ({"cost": 1e30}, "cost"),

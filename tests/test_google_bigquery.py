@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -328,7 +328,7 @@ from (
     ) as line
   from `{TABLE}`
   where (usage_start_time is null or usage_start_time >= @first and usage_start_time < @until)
-    and (_PARTITIONTIME is null or _PARTITIONTIME >= @first)
+    and (_PARTITIONTIME is null or _PARTITIONTIME >= @exported)
 )
 group by line"""
     )
@@ -340,17 +340,18 @@ group by line"""
     } == {
         ("first", "TIMESTAMP", "2026-10-01 00:00:00+00:00"),
         ("until", "TIMESTAMP", "2026-10-03 00:00:00+00:00"),
+        ("exported", "TIMESTAMP", "2026-09-30 00:00:00+00:00"),
         ("services", "STRING", r"(?s)^(?:vertex\ ai.*|x'\)\ or\ \(true|gemini\ .p.|\*)$"),
     }
 
 
 def test_older_partitions_are_not_read_where_that_leaves_nothing_out(server: BigQuery, fetch) -> None:
     server.page = 100
-    ingested = "and (_PARTITIONTIME is null or _PARTITIONTIME >= @first)"
+    ingested = "and (_PARTITIONTIME is null or _PARTITIONTIME >= @exported)"
     for partitions, pruned in [
         (INGESTED, ingested),
         ({"type": "HOUR"}, ingested),
-        (EXPORTED, "and (export_time is null or export_time >= @first)"),
+        (EXPORTED, "and (export_time is null or export_time >= @exported)"),
         ({"type": "MONTH"}, ""),
         ({"type": "DAY", "field": "usage_end_time"}, ""),
         (None, ""),
@@ -493,6 +494,12 @@ def test_days_whose_partitions_may_be_deleted_are_refused(server: BigQuery, fetc
         fetch(long_ago)
     today = datetime.now(UTC).date()
     fetch(Days(today, today))
+    # a partition of a month is as old as its first day
+    end_of_month = today.replace(day=1) - timedelta(days=1)
+    kept = today - end_of_month + timedelta(days=5)
+    server.partitions = {"type": "MONTH", "expirationMs": str(kept.days * 86_400_000)}
+    with pytest.raises(SourceError, match="partitions are deleted after"):
+        fetch(Days(end_of_month, end_of_month))
 
 
 def test_another_project_may_pay(server: BigQuery, fetch) -> None:
@@ -547,7 +554,12 @@ REFUSED = [
     (PAGES, NO_RIGHTS, "HTTP 403: accessDenied", "Data Viewer"),
     (SCHEMA, refusal(404, "notFound", "Not found: Table"), "HTTP 404: notFound: Not found", "Check `table`"),
     (QUERY, refusal(401, "authError", "Invalid Credentials"), "HTTP 401: authError", "roles"),
-    (QUERY, refusal(400, "invalidQuery", "Unrecognized name"), "HTTP 400: invalidQuery", "billing export"),
+    (
+        QUERY,
+        refusal(400, "invalidQuery", "Bad int64 value: hush"),
+        r"HTTP 400: invalidQuery: Bad int64 value\. ",
+        "billing export",
+    ),
     (QUERY, refusal(403, "quotaExceeded", "Exceeded"), "HTTP 403: quotaExceeded", "Run again later"),
     (SCHEMA, PASSING["429"], "HTTP 429: rate.*; tried again for 4 seconds", "Run again later"),
     (QUERY, PASSING["503"], "HTTP 503: backendError.*; tried again for 4 seconds", "Run again later"),
@@ -640,7 +652,10 @@ def test_an_answer_without_a_token_is_told_without_what_is_in_it(server: BigQuer
         fetch()
 
 
-@pytest.mark.parametrize("named", ["nothing", "no such file", "no JSON", "no key in it", "the key itself"])
+@pytest.mark.parametrize(
+    "named",
+    ["nothing", "no such file", "a folder", "no JSON", "no object", "no key in it", "the key itself"],
+)
 def test_who_is_not_logged_in_is_told_how(server: BigQuery, fetch, named, monkeypatch) -> None:
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(server.folder))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
@@ -651,6 +666,11 @@ def test_who_is_not_logged_in_is_told_how(server: BigQuery, fetch, named, monkey
             monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
         case "no such file":
             file.unlink()
+        case "a folder":
+            file.unlink()
+            file.mkdir()
+        case "no object":
+            file.write_text('["hush"]')
         case "no JSON":
             file.write_text(account["private_key"])
         case "no key in it":

@@ -69,6 +69,10 @@ def instant(folder: Path, text: str, **time: str) -> str | None:
         ("yesterday", {}, None),
         ("2026-13-01", {}, None),
         ("31/10/2026", {}, None),
+        ("2026-10-01 10:00:00 UTC", {"zone": "Asia/Tokyo"}, "2026-10-01 10:00:00"),
+        ("2026-10-01 10:00:00 CEST", {}, None),
+        ("2026-10-01 10:00:00 Europe/Paris", {}, None),
+        ("infinity", {}, None),
     ],
 )
 def test_an_instant_is_what_the_map_says_it_is(
@@ -247,7 +251,9 @@ def test_a_table_of_a_database(
       insert into calls values
         ('2026-10-01 01:00', 'openai', 100, '{"cached": 40}', 0.000000000001, '{team:growth,beta}', 'hush'),
         ('2026-09-20 01:00', 'openai', 7, null, null, null, 'hush'),
-        (null, 'openai', 7, null, null, null, 'hush');""")
+        (null, 'openai', 7, null, null, null, 'hush'),
+        ('infinity', 'openai', 7, null, null, null, 'hush'),
+        ('0001-01-01', 'openai', 7, null, null, null, 'hush');""")
     one = entry(
         database_url="${HOUSE_DATABASE}",
         table="calls",
@@ -272,8 +278,11 @@ def test_a_table_of_a_database(
         )
     tags = {"team": "growth", "beta": "true"}
     assert said == [("2026-09-30 23:00:00", 60, 40, "0.000000000001", tags)]
-    [told] = read.problems  # a row without an instant is of no day, and not left out unseen
-    assert "started_at" in told
+    # a row without an instant of this century is of no day, and not left out unseen
+    assert [problem.partition(",")[0] for problem in read.problems] == [
+        "started_at: `When` is no instant of this century",
+        "started_at: `When` is empty (1 row",
+    ]
 
 
 def test_trying_shows_records_and_problems_and_keeps_nothing(tmp_path: Path) -> None:

@@ -167,6 +167,11 @@ def test_a_view_can_say_what_a_table_does_not(tmp_path: Path, database: Path) ->
         ("' 2026-09-01'", True),
         ("''", True),
         ("null", True),
+        ("'0001-01-01 00:00:00'", True),
+        ("'1970-01-01 00:00:00'", True),
+        ("'2026-15-10 10:00'", True),
+        ("'2026-02-31'", True),
+        ("'2026-09-01T10:00:00 CEST'", False),
     ],
 )
 def test_only_rows_that_surely_are_of_other_days_are_left_out(
@@ -187,6 +192,20 @@ def test_a_call_is_of_the_day_in_which_it_ended(tmp_path: Path, database: Path) 
     assert [row["id"] for row in fetched(tmp_path / "raw", columns=columns)] == ["long", "runs"]
 
 
+def test_a_call_may_have_taken_days(tmp_path: Path, database: Path) -> None:
+    """Its day is that of start and latency; and an end that lies within JSON may be of any day."""
+    write(
+        database,
+        """create table calls (id, ts, ms, meta);
+        insert into calls values ('batch', '2026-09-26', 5 * 86400000, '{"end": "2026-10-01"}'),
+          ('old', '2026-09-20', 1, '{"end": "2026-10-01"}');""",
+    )
+    lasting = entry().columns | {"latency_ms": {"column": "ms"}}
+    assert [row["id"] for row in fetched(tmp_path / "raw", columns=lasting)] == ["batch"]
+    within = entry().columns | {"ended_at": {"column": "meta.end"}}
+    assert [row["id"] for row in fetched(tmp_path / "raw", columns=within)] == ["batch", "old"]
+
+
 def test_in_another_format_of_time_all_rows_are_read(tmp_path: Path, database: Path) -> None:
     write(database, "create table calls (id, ts); insert into calls values ('a', '2026-01-10');")
     assert len(fetched(tmp_path / "raw", time={"format": "%Y-%d-%m"})) == 1
@@ -205,6 +224,24 @@ def test_rows_that_are_written_meanwhile_are_for_the_next_pull(tmp_path: Path, d
             opened.write_lines(opened.rows(["id"], [], DAY), tmp_path / "rows.gz")
         assert gzip.decompress((tmp_path / "rows.gz").read_bytes()) == b'{"id":"a"}\n'
         assert [row["id"] for row in fetched(tmp_path / "raw")] == ["a", "b"]
+
+
+def test_a_file_in_wal_mode_that_nobody_has_open_is_refused(tmp_path: Path, database: Path) -> None:
+    """What lies beside it may be in another folder, and files that a reader makes the gateway may not own."""
+    write(database, "pragma journal_mode = wal; create table calls (id, ts);")
+    linked = tmp_path / "elsewhere" / database.name
+    linked.parent.mkdir()
+    linked.hardlink_to(database)
+    with writer(database) as gateway:
+        gateway.execute("insert into calls values ('a', '2026-10-01')")
+        assert len(fetched(tmp_path / "raw")) == 1
+        with (
+            pytest.raises(SourceError, match="in WAL mode, and nobody has it open here"),
+            _databases.table("house", url(linked), "calls"),
+        ):
+            pass
+    assert "nobody has it open here" in refused(tmp_path / "raw")
+    assert [file.name for file in linked.parent.iterdir()] == [linked.name]
 
 
 def test_nothing_is_written_to_the_database(tmp_path: Path, database: Path) -> None:
@@ -256,11 +293,9 @@ def test_a_text_that_is_none_is_not_quoted(tmp_path: Path, database: Path) -> No
         f"""create table calls (id, ts);
         insert into calls values (cast('{HUSH}' || x'ff' as text), '2026-10-01');""",
     )
-    (tmp_path / "raw").mkdir()
-    mapped.fetch(entry(), DAY, tmp_path / "raw")
-    with duckdb.connect() as engine, pytest.raises(SourceError, match=r"rows\.ndjson\.gz:1") as told:
-        mapped.parse(entry(), DAY, tmp_path / "raw", engine)
-    assert HUSH not in str(told.value)
+    told = refused(tmp_path / "raw")
+    assert f"table calls of {database}: a row has a text that is no UTF-8" in told
+    assert HUSH not in told
 
 
 # --- What is no such table

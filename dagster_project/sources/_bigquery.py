@@ -65,6 +65,7 @@ class Table:
         self.partition = None
         if partitions is not None and partitions.type_ in ("DAY", "HOUR"):
             self.partition = partitions.field or "_PARTITIONTIME"
+        self._type = partitions and partitions.type_
         self._kept = None
         if partitions is not None and partitions.expiration_ms is not None:
             self._kept = timedelta(milliseconds=partitions.expiration_ms)
@@ -80,8 +81,10 @@ class Table:
             )
 
     def require_since(self, first: datetime) -> None:
-        """Raises SourceError if partitions of `first` may be deleted: what is left of it is a lower bill."""
-        if self._kept is not None and first < datetime.now(UTC) - self._kept:
+        """Raises SourceError if partitions of `first` may be deleted: what is left of it is a lower bill. Of
+        a view, nobody says it."""
+        begun = {"MONTH": first.replace(day=1), "YEAR": first.replace(month=1, day=1)}.get(self._type, first)
+        if self._kept is not None and begun < datetime.now(UTC) - self._kept:
             raise SourceError(
                 self._source,
                 f"partitions are deleted after {self._kept.days} days, so not all of {first.date()} is left",
@@ -123,7 +126,10 @@ def table(source: str, name: str, job_project: str | None) -> Iterator[Table]:
     Raises SourceError; no message holds a credential.
     """
     with _told(source, f"table {name}"):
-        client = bigquery.Client(project=job_project or name.partition(".")[0])
+        try:
+            client = bigquery.Client(project=job_project or name.partition(".")[0])
+        except (OSError, *_NOT_UNDERSTOOD):
+            raise DefaultCredentialsError("a file that cannot be read, or is none of credentials") from None
     with closing(client):
         yield Table(source, client, name)
 
@@ -151,6 +157,8 @@ def _meaning(error: Exception) -> tuple[str, str]:
         case GoogleAPICallError():
             said = next((one for one in error.errors if isinstance(one, dict)), {})
             reason, message = said.get("reason"), str(said.get("message", "")).partition("\n")[0]
+            if reason == "invalidQuery":  # of a view that casts, the rest quotes the value
+                message = message.partition(":")[0]
             what = ": ".join(filter(None, (f"HTTP {error.code}", reason, message)))
             if error.code in (401, 403, 404) and reason not in _LIMITS:
                 remedy = _ROLES

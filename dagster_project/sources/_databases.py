@@ -21,12 +21,14 @@ class Table(Protocol):
     """Its name, for errors."""
     columns: Collection[str]
     """The names that its generation of the schema has."""
-    instants: Collection[str]
-    """Those of them of a type that says a point in time."""
+
+    def comparable(self, *, are_iso: bool) -> Collection[str]:
+        """Those of them that can be compared with a day; `are_iso` says that texts of instants are ISO."""
 
     def rows(self, columns: Sequence[str], ends: Sequence[str], near: Days) -> str:
         """The query of one JSON text per row with those `columns`. Rows that are surely of other days than
-        `near`, by the first of `ends` that says something, may be left out."""
+        `near`, by the first of the comparable `ends` that says something, may be left out. What is no instant
+        of this century is of no day, and stays, to be told."""
 
     def write_lines(self, query: str, file: Path) -> None:
         """Write the one text column of `query` to `file`, compressed, a line per row, in bounded memory."""

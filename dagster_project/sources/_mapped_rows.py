@@ -266,7 +266,9 @@ def _instant(said: str, time: Time) -> str:
     if time.format == "iso":
         has_zone = f"regexp_matches({said}, '(Z|z|UTC|[+-]\\d\\d:?(\\d\\d)?)$') and contains({said}, ':')"
         local = in_zone.format(f"try_cast({said} as timestamp)")
-        return f"case when {has_zone} then try_cast({said} as timestamptz)::timestamp else {local} end"
+        # A zone's name after the time would be passed over; and `infinity` is an instant, too.
+        return f"""case when {has_zone} then try_cast({said} as timestamptz)::timestamp
+            when not regexp_matches({said}, '[A-Za-z]$') then {local} end"""
     if time.format in MICROSECONDS:
         since = f"try_cast({said} as decimal(28, 9)) * {MICROSECONDS[time.format]}"
         return f"try(make_timestamp(({since})::bigint))"

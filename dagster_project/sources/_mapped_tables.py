@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -51,15 +52,29 @@ def fetch(
 
 def _rows_query(map_: Map, shape: Shape, table: _databases.Table, days: Days) -> str:
     read = [name for name in _mapped_rows.columns_read(map_, shape) if name in table.columns]
-    comparable = table.columns if map_.time.format == "iso" else table.instants
-    ends = [
-        column
-        for name in ("ended_at", "started_at")
-        if name in map_.columns
-        for column in map_.columns[name].column or ()
-        if column in comparable
-    ]
-    return table.rows(read, ends, days.widened(1))  # in whatever zone a time without one is
+    ends = _ends(map_, shape, table)
+    near = days.widened(1)  # in whatever zone a time without one is
+    if "latency_ms" in map_.columns and not {*ends}.isdisjoint(_instants(map_, "started_at")):
+        near = Days(near.first - timedelta(milliseconds=_mapped_rows.LONGEST_MS), near.last)
+    return table.rows(read, ends, near)
+
+
+def _ends(map_: Map, shape: Shape, table: _databases.Table) -> list[str]:
+    """The table's columns of when a call ended, else began, the first to speak first: as far as they can be
+    compared with a day, because after one that cannot nothing is sure."""
+    comparable = table.comparable(are_iso=map_.time.format == "iso")
+    there = {*table.columns, *shape.makes}
+    ends: list[str] = []
+    for column in (*_instants(map_, "ended_at"), *_instants(map_, "started_at")):
+        if column in comparable:
+            ends.append(column)
+        elif not there.isdisjoint({column, column.partition(".")[0]}):
+            break
+    return ends
+
+
+def _instants(map_: Map, name: str) -> Sequence[str]:
+    return (map_.columns[name].column or ()) if name in map_.columns else ()
 
 
 def parse(

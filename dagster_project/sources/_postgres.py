@@ -17,7 +17,7 @@ from adbc_driver_postgresql import dbapi
 
 from dagster_project.days import Days
 from dagster_project.errors import SourceError
-from dagster_project.sources._sql import quoted
+from dagster_project.sources._sql import CENTURY, quoted
 
 ROWS_AT_ONCE = 20_000
 
@@ -33,8 +33,7 @@ _OF_PRISMA = {
 
 
 class Table:
-    """One table, open for reading. `columns` are the names that its generation of the schema has, `instants`
-    those of them that hold a point in time."""
+    """One table, open for reading. `columns` are the names that its generation of the schema has."""
 
     def __init__(self, source: str, connection: dbapi.Connection, name: str, schema: str | None) -> None:
         self._source = source
@@ -53,19 +52,22 @@ class Table:
                 remedy="Correct `database_url` (its `?schema=` names the schema), or grant SELECT.",
             )
         self.columns = frozenset(column for _, column, _ in rows)
-        self.instants = frozenset(column for _, column, kind in rows if kind.startswith("timestamp"))
+        self._instants = frozenset(column for _, column, kind in rows if kind.startswith("timestamp"))
         self._schema = rows[0][0]
         self.name = f"{quoted(rows[0][0])}.{quoted(name)}"
 
+    def comparable(self, *, are_iso: bool) -> frozenset[str]:
+        return self._instants
+
     def rows(self, columns: Sequence[str], ends: Sequence[str], near: Days) -> str:
-        """The query of one JSON text per row with those `columns`; where `ends` have a type that can be
-        compared, of rows whose first of them that is known is in `near`, or of which none is known."""
-        known = ", ".join(quoted(name) for name in ends if name in self.instants)
-        end = f"coalesce({known})"
-        wanted = f"{end} between timestamptz '{near.start}' and timestamptz '{near.end}' or {end} is null"
+        end = f"coalesce({', '.join(map(quoted, ends))})"
+        wanted = (
+            f"{end} between timestamptz '{near.start}' and timestamptz '{near.end}' or {end} is null "
+            f"or {end} < timestamptz '{CENTURY[0]}' or {end} > timestamptz '{CENTURY[1]}'"
+        )
         return (
             f"select row_to_json(line)::text as line from (select {', '.join(map(quoted, columns))} "
-            f"from {self.name} where {wanted if known else 'true'}) as line"
+            f"from {self.name} where {wanted if ends else 'true'}) as line"
         )
 
     def beside(self, name: str, columns: set[str]) -> str | None:

@@ -17,6 +17,7 @@ from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.settings import GatewayEntry, SecretReference, Text
 from dagster_project.sources import Name, NamedKind, Parsed, _databases, _files, _listed, _postgres
+from dagster_project.sources._sql import CENTURY
 
 FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, gz, zst)"
 """What a `path` may be, in Markdown."""
@@ -24,8 +25,8 @@ FILES = "as files (local, `s3://`, `gs://`, `az://`; JSON, NDJSON, gz, zst)"
 LARGEST = 10**12
 """Tokens or USD of a record: what is above is no count, or in another unit. A batch is one record."""
 
-LOGGED = ("timestamp '2000-01-01'", "timestamp '2100-01-01'")
-"""Instants of requests: milliseconds since 1970, and a clock that was never set, are none."""
+LOGGED = (f"timestamp '{CENTURY[0]}'", f"timestamp '{CENTURY[1]}'")
+"""SQL of the instants between which requests were made."""
 
 _PLAIN_ID = re.compile(r"[\w.:-]{1,100}")
 """Ids are the gateway's or the caller's: what is no plain one is not quoted."""

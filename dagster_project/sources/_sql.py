@@ -8,6 +8,9 @@ from duckdb import ConstantExpression as Literal
 
 from dagster_project.records import MONEY
 
+CENTURY = ("2000-01-01", "2100-01-01")
+"""Between these days requests are made: milliseconds since 1970, or a clock that was never set, are none."""
+
 
 def quoted(identifier: str) -> str:
     """A name as SQL has it, in any engine. DuckDB's own ColumnExpression takes `*` for all columns."""

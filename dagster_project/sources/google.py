@@ -130,12 +130,15 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     rows = raw / f"{entry.table}.ndjson.gz"  # an error in a row names the file
     with _bigquery.table(entry.name, entry.table, entry.job_project) as table:
         table.require_since(days.start)
+        query = _rows_query(table)
         parameters = (
             ("first", "TIMESTAMP", days.start),
             ("until", "TIMESTAMP", days.end),
+            # A day of ingestion may begin in another zone, and a partition too few would lose rows.
+            ("exported", "TIMESTAMP", days.widened(1).start),
             ("services", "STRING", _line_items.expression_of_any(entry.services)),
         )
-        table.write_lines(_rows_query(table), parameters, rows)
+        table.write_lines(query, [said for said in parameters if f"@{said[0]}" in query], rows)
     _files.write_manifest({str(rows): rows.stat().st_size}, raw)
 
 
@@ -151,7 +154,7 @@ def _rows_query(table: _bigquery.Table) -> str:
     read = ", ".join(f"{name} as {name}" for name in COLUMNS if name in table.columns)
     exported = ""
     if (at := table.partition) in ("_PARTITIONTIME", "export_time"):
-        exported = f"and ({at} is null or {at} >= @first)"
+        exported = f"and ({at} is null or {at} >= @exported)"
     return f"""
 select line, count(*) as times
 from (
@@ -202,7 +205,7 @@ from (
 select
   * replace (upper(currency) as currency),
   {_said("sku", "description")} as sku_said,
-  try_cast(usage_start_time as timestamptz)::date as usage_date,
+  {_exports.usage_date("usage_start_time", "null::varchar")} as usage_date,
   {_pairs("labels")} as request_labels,
   {_pairs("tags")} as resource_tags,
   {_pairs(_said("project", "labels"))} as labels_of_project,
