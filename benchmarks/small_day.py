@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/small_day.py [--runs 3]
 
 The deployment has a gateway's log of a few requests and a declared cost. Both commands build and check
-everything, on the same files, one after the other and several times; the first of each fills caches and is
-not counted. Printed: seconds and processor seconds of both (the least of the runs), and the ratio.
+everything, on the same files, in turn and several times; the first of each fills caches and is not counted.
+Printed: seconds and processor seconds of both (the least of the runs), and the ratio.
 """
 
 from __future__ import annotations
@@ -53,18 +53,13 @@ def request(number: int) -> dict[str, object]:
     }
 
 
-def least(command: list[str | Path], environment: dict[str, str], runs: int) -> tuple[float, float]:
-    """Seconds, and processor seconds, of the fastest of so many runs after one that is not counted."""
-    found = []
-    for _ in range(runs + 1):
-        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        found.append((time.perf_counter() - start, used))
-    return min(found[1:])
+def timed(command: list[str | Path], environment: dict[str, str]) -> tuple[float, float]:
+    """Seconds, and processor seconds, of one run."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, used
 
 
 def main() -> None:
@@ -87,17 +82,22 @@ def main() -> None:
             "CHARGEBACK_SOURCES": str(home / "sources.yaml"),
             "CHARGEBACK_OWNERSHIP": str(home / "map"),
         }
-        run = least([installed / "chargeback", "run", "--from", DAY, "--to", DAY], environment, runs)
-        bare = least(
-            [
+        # What Python has compiled once it keeps, as for anybody who runs it again.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        commands: dict[str, list[str | Path]] = {
+            "chargeback run": [installed / "chargeback", "run", "--from", DAY, "--to", DAY],
+            "dbt build": [
                 *(installed / "dbt", "build", "--exclude-resource-type", "unit_test"),
                 *("--project-dir", project, "--profiles-dir", project),
                 *("--target-path", home / "target", "--log-path", home / "logs of dbt"),
             ],
-            environment,
-            runs,
-        )
-    for name, (seconds, used) in (("chargeback run", run), ("dbt build", bare)):
+        }
+        # In turn, so that both meet the machine as it is at the time.
+        rounds = [
+            {name: timed(command, environment) for name, command in commands.items()} for _ in range(runs + 1)
+        ]
+    run, bare = (min(found[name] for found in rounds[1:]) for name in commands)
+    for name, (seconds, used) in zip(commands, (run, bare), strict=True):
         print(f"{name:>14}  {seconds:6.1f} s  {used:6.1f} s of processor time")
     print(f"{run[0] / bare[0]:.2f} times a bare dbt build, {run[1] / bare[1]:.2f} of its processor time")
 

@@ -30,7 +30,7 @@ import duckdb
 
 from dagster_project import ownership, rates, rollup, settings, warehouse
 from dagster_project.days import Days
-from dagster_project.ingest import ingest
+from dagster_project.ingest import connection_in, ingest
 from dagster_project.lake import Lake, replace_file
 from dagster_project.records import COLUMNS, frame
 from dagster_project.sources import Parsed, Source
@@ -127,7 +127,7 @@ def make(lake: Lake, requests: int, customers: int = 500) -> None:
 
 def roll_up(home: Path) -> None:
     lake = Lake(home)
-    with lake.scratch() as scratch, duckdb.connect() as engine:
+    with lake.scratch() as scratch, connection_in(scratch) as engine:
         file = scratch / "rollup"
         records = [lake.records("request", "gateway", DAY)]
         with rollup.rolled_up(engine, records, settings.DEFAULT_ACTIVE_TAGS) as rolled:

@@ -32,8 +32,8 @@ from dagster_project.records import COLUMNS, METERS, QUANTITIES, TAGS, Kind
 from dagster_project.small_days import SmallDay
 from dagster_project.sources import Name, Records, Source
 
-MEMORY_LIMIT = "2GB"
-"""What the engine may use before it spills to disk: a pull runs beside other things."""
+MEMORY_LIMIT = "1.5GB"
+"""What the engine may use before it spills to disk: a pull runs beside other things, all in 2 GB."""
 
 BATCH_DAYS = 31
 BATCH_ROWS = 100_000
