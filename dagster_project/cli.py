@@ -6,7 +6,6 @@ Exit codes: 0 it worked, 1 it ran and something is wrong (the message says what)
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -462,9 +461,6 @@ def main() -> None:
         raise
     except OSError as error:
         _fail(f"{error.filename or settings.home()}: {error.strerror}", 2)
-    finally:
-        # What Dagster and dbt have made goes with the process; to look through it again takes two seconds.
-        gc.freeze()
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
