@@ -55,8 +55,8 @@ class Table:
     def __init__(self, source: str, client: bigquery.Client, name: str) -> None:
         self._source = source
         self._client = client
-        self._where = f"table {name}"
-        with _told(source, self._where):
+        self.where = f"table {name}"
+        with _told(source, self.where):
             table = client.get_table(name, retry=_retry(), timeout=ANSWER_SECONDS)
         self.name = f"`{name}`"
         self.columns = frozenset(column.name for column in table.schema)
@@ -70,16 +70,6 @@ class Table:
         if partitions is not None and partitions.expiration_ms is not None:
             self._kept = timedelta(milliseconds=partitions.expiration_ms)
 
-    def require(self, columns: Collection[str]) -> None:
-        """Raises SourceError naming the `columns` that the table lacks."""
-        if missing := sorted(set(columns) - self.columns):
-            raise SourceError(
-                self._source,
-                f"there is no column {', '.join(missing)}",
-                where=self._where,
-                remedy=f"Is this the table that was meant? It has {', '.join(sorted(self.columns))}.",
-            )
-
     def require_since(self, first: datetime) -> None:
         """Raises SourceError if partitions of `first` may be deleted: what is left of it is a lower bill. Of
         a view, nobody says it."""
@@ -88,7 +78,7 @@ class Table:
             raise SourceError(
                 self._source,
                 f"partitions are deleted after {self._kept.days} days, so not all of {first.date()} is left",
-                where=self._where,
+                where=self.where,
                 remedy="Ask for later days, or set `restates_days` to fewer; what was read before stays.",
             )
 
@@ -99,7 +89,7 @@ class Table:
         typed = [bigquery.ScalarQueryParameter(*parameter) for parameter in parameters]
         read = 0
         with (
-            _told(self._source, self._where),
+            _told(self._source, self.where),
             gzip.open(file, "wt", encoding="utf-8", compresslevel=1) as lines,
         ):
             rows = self._client.query_and_wait(
@@ -116,7 +106,7 @@ class Table:
                 read += 1
         if read != rows.total_rows:
             what = f"{read} rows came of the {rows.total_rows} that it has"
-            raise SourceError(self._source, what, where=self._where, remedy=_AGAIN)
+            raise SourceError(self._source, what, where=self.where, remedy=_AGAIN)
 
 
 @contextmanager

@@ -14,13 +14,17 @@ from dagster_project.sources import _postgres, _sqlite
 READ = "PostgreSQL or SQLite"
 
 
-class Table(Protocol):
-    """One table, open for reading."""
+class Described(Protocol):
+    """One table, as its database describes it."""
 
     where: str
     """Its name, for errors."""
     columns: Collection[str]
     """The names that its generation of the schema has."""
+
+
+class Table(Described, Protocol):
+    """One table, open for reading."""
 
     def comparable(self, *, are_iso: bool) -> Collection[str]:
         """Those of them that can be compared with a day; `are_iso` says that texts of instants are ISO."""
@@ -49,7 +53,7 @@ def table(source: str, url: str, name: str) -> AbstractContextManager[Table]:
     )
 
 
-def require(source: str, table: Table, columns: Collection[str]) -> None:
+def require(source: str, table: Described, columns: Collection[str]) -> None:
     """Raises SourceError naming the `columns` that the table lacks."""
     if missing := sorted(set(columns) - set(table.columns)):
         raise SourceError(

@@ -27,7 +27,7 @@ from dagster_project.days import Days
 from dagster_project.errors import SourceError
 from dagster_project.records import Kind
 from dagster_project.settings import Text
-from dagster_project.sources import Parsed, _exports, _files, _line_items, _tags
+from dagster_project.sources import Parsed, _databases, _exports, _files, _line_items, _tags
 from dagster_project.sources._line_items import COUNTS_TOKENS, Line
 from dagster_project.sources._sql import exact, is_currency
 
@@ -130,7 +130,9 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     rows = raw / f"{entry.table}.ndjson.gz"  # an error in a row names the file
     with _bigquery.table(entry.name, entry.table, entry.job_project) as table:
         table.require_since(days.start)
-        query = _rows_query(table)
+        service = "service" if "service" in table.columns else "service_description"
+        _databases.require(entry.name, table, (*REQUIRED, service))
+        query = _rows_query(table, service)
         parameters = (
             ("first", "TIMESTAMP", days.start),
             ("until", "TIMESTAMP", days.end),
@@ -142,14 +144,12 @@ def fetch(entry: Entry, days: Days, raw: Path) -> None:
     _files.write_manifest({str(rows): rows.stat().st_size}, raw)
 
 
-def _rows_query(table: _bigquery.Table) -> str:
+def _rows_query(table: _bigquery.Table, service: str) -> str:
     """GoogleSQL: rows as JSON, in which NUMERIC is text, and FLOAT64 the shortest number that means it.
 
     Most rows of a company are of other services: of those, and of what names none, only the service is read
     and how often. Nothing is exported before it is used; the streaming buffer is in no partition yet.
     """
-    service = "service" if "service" in table.columns else "service_description"
-    table.require((*REQUIRED, service))
     said = "service.description" if service == "service" else service
     read = ", ".join(f"{name} as {name}" for name in COLUMNS if name in table.columns)
     exported = ""
